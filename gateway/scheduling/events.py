@@ -1,0 +1,155 @@
+"""Facts that go into the scheduler: the closed union `SchedulerEvent`.
+
+Every event is plain data, so that a journal line holds it whole and a replay can feed it again.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.scheduling.model import (
+    BackendId,
+    BackendLoad,
+    InferenceRequest,
+    RequestId,
+    ServedModel,
+    TokenUsage,
+)
+from gateway.scheduling.policy import SchedulingPolicy
+
+
+class FailureKind(StrEnum):
+    """How an attempt on a server failed. Only `retryable` ones may be tried elsewhere."""
+
+    CONNECT = "connect"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    OVERLOADED = "overloaded"
+    SERVER_ERROR = "server_error"
+    STALLED = "stalled"
+    STREAM_ERROR = "stream_error"
+    PROTOCOL = "protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A client's request; answered by exactly one Dispatch, Reject or Evict."""
+
+    request: InferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancelled:
+    """The client went away, and the request's upstream (if any) is known to be closed."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTokenReceived:
+    """The first output token of a streamed answer arrived from the server."""
+
+    request_id: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseProgressed:
+    """Output tokens so far of one server's streams; at most 4 times a second per server.
+
+    Attributes:
+        progress: (request, output tokens so far) pairs.
+        last_chunk_at: when the newest chunk of this server arrived (phase of the engine's step).
+    """
+
+    backend_id: BackendId
+    progress: tuple[tuple[RequestId, int], ...]
+    last_chunk_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFinished:
+    """The server's answer ended. `ok` is False for an engine error inside a 200 stream or a 4xx.
+
+    A 4xx has `usage` without tokens and is not the server's fault: it teaches nothing.
+    """
+
+    request_id: RequestId
+    usage: TokenUsage
+    ok: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchFailed:
+    """An attempt ended without a complete answer.
+
+    Attributes:
+        retryable: no byte has reached the client, so that another server may be tried.
+    """
+
+    request_id: RequestId
+    kind: FailureKind
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackendJoined:
+    """A server became usable, or its list of models changed. Repeating it updates the models."""
+
+    backend_id: BackendId
+    models: tuple[ServedModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDraining:
+    """A server takes no new requests but finishes those it has. BackendJoined ends it."""
+
+    backend_id: BackendId
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLeft:
+    """A server is gone or unhealthy. Its requests in flight end by their own events."""
+
+    backend_id: BackendId
+
+
+@dataclass(frozen=True, slots=True)
+class BackendLoadReported:
+    """One scrape of a server's metrics; `taken_at` is when the page was asked for."""
+
+    backend_id: BackendId
+    load: BackendLoad
+    taken_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The instant that `next_deadline()` named has come (late or repeated is harmless)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesChanged:
+    """A reload: new services and parameters; requests keep what they were admitted under."""
+
+    policy: SchedulingPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """The gateway shuts down: arrivals are refused, queued and running requests go on."""
+
+
+SchedulerEvent = (
+    RequestArrived
+    | RequestCancelled
+    | FirstTokenReceived
+    | ResponseProgressed
+    | ResponseFinished
+    | DispatchFailed
+    | BackendJoined
+    | BackendDraining
+    | BackendLeft
+    | BackendLoadReported
+    | DeadlinePassed
+    | PoliciesChanged
+    | DrainStarted
+)
