@@ -1,0 +1,1 @@
+"""An OpenAI-compatible gateway that schedules requests over pools of vLLM servers."""

@@ -1,0 +1,1 @@
+"""Runs the scheduler and its baselines on simulated engines, and compares them."""

@@ -1,0 +1,1 @@
+"""The HTTP side of the gateway: listeners, relay, upstream client, monitor."""

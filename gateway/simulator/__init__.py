@@ -1,0 +1,1 @@
+"""A vLLM server in software, in real or virtual time."""

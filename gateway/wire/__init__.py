@@ -1,0 +1,1 @@
+"""Bytes to values and back: pure parsing and formatting of what goes over the wire."""
