@@ -1,0 +1,20 @@
+"""The one home of clocks; everything else takes a `Clock`."""
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], float]
+"""Seconds of a clock that never goes back; only differences mean anything."""
+
+WallClock = Callable[[], float]
+"""Seconds since 1970-01-01 UTC; for logs and dates, never for durations."""
+
+
+def monotonic_clock() -> float:
+    """Read the monotonic clock, in seconds. It is also the clock of the event loops."""
+    return time.monotonic()  # noqa: TID251 (this file is its home)
+
+
+def wall_clock() -> float:
+    """Read the wall clock, in seconds since 1970-01-01 UTC."""
+    return time.time()  # noqa: TID251 (this file is its home)

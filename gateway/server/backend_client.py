@@ -1,0 +1,174 @@
+"""Our own small HTTP client for one model server: kept-alive connections and one exchange each."""
+
+import asyncio
+from typing import NamedTuple
+
+from gateway.runtime.clock import Clock
+from gateway.scheduling.events import FailureKind
+from gateway.server.backend_connection import (
+    BackendConnection,
+    BackendFailure,
+    ReadFlow,
+    ResponseHead,
+    ResponseSink,
+)
+from gateway.server.options import BackendConnectOptions
+
+
+class FetchedResponse(NamedTuple):
+    """A small response, whole."""
+
+    status: int
+    body: bytes
+
+
+class BackendClient:
+    """Connections to one server. Use it on one event loop only, and `close` it at the end.
+
+    No connection is ever shared by two requests at a time, and none is half-closed (vLLM takes
+    that for a disconnect). The number of connections is not bounded here: the scheduler bounds
+    the requests.
+    """
+
+    def __init__(self, options: BackendConnectOptions, *, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        endpoint = options.endpoint
+        self._target_prefix = endpoint.prefix.encode()
+        self._after_target = b" HTTP/1.1\r\nHost: %b\r\n" % endpoint.authority.encode()
+        self._idle: list[tuple[BackendConnection, float]] = []
+        self._active: dict[BackendConnection, None] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """Number of connections in use or kept alive."""
+        return len(self._active) + len(self._idle)
+
+    async def exchange(self, request: bytes, sink: ResponseSink) -> None:
+        """Send a whole request (see `compose`) and feed the response to `sink` until it ended.
+
+        Cancelling it closes the connection at once.
+
+        Raises:
+            BackendFailure: no complete response. If it is raised before `sink.head_received`,
+                nothing of the response was seen.
+        """
+        kept = self._take_idle()
+        if kept is not None and await self._run(kept, request, sink):
+            return
+        # A fresh connection: there was none to reuse, or the server had just closed it.
+        await self._run(await self._connect(), request, sink)
+
+    def compose(self, method: bytes, target: bytes, headers: bytes, body: bytes = b"") -> bytes:
+        """Put a request together.
+
+        Args:
+            method: for instance b"POST".
+            target: path and query as the client sent them.
+            headers: complete lines, each ended by CRLF; without Host.
+            body: as announced by a Content-Length among `headers`.
+        """
+        return b"%b %b%b%b%b\r\n%b" % (
+            method,
+            self._target_prefix,
+            target,
+            self._after_target,
+            headers,
+            body,
+        )
+
+    async def fetch(self, target: str, headers: bytes = b"") -> FetchedResponse:
+        """GET a small page; raises BackendFailure like `exchange`."""
+        page = _Page()
+        await self.exchange(self.compose(b"GET", target.encode(), headers), page)
+        return FetchedResponse(page.status, b"".join(page.pieces))
+
+    def close(self) -> None:
+        """Close every connection; exchanges that are on fail."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection, _ in self._idle:
+            connection.abort()
+        self._idle.clear()
+        for connection in tuple(self._active):
+            connection.fail(BackendFailure(FailureKind.RESET, "the gateway closed the connection"))
+
+    def _take_idle(self) -> BackendConnection | None:
+        oldest_usable_at = self._clock() - self._options.timeouts.idle_s
+        while self._idle:
+            connection, idle_since = self._idle.pop()
+            if idle_since >= oldest_usable_at and connection.reusable:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> BackendConnection:
+        options = self._options
+        endpoint = options.endpoint
+        try:
+            async with asyncio.timeout(options.timeouts.connect_s):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: BackendConnection(self._clock),
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=options.tls if endpoint.tls else None,
+                )
+        except TimeoutError as error:
+            raise BackendFailure(FailureKind.CONNECT, "connecting took too long") from error
+        except OSError as error:
+            raise BackendFailure(FailureKind.CONNECT, str(error)) from error
+        return connection
+
+    async def _run(self, connection: BackendConnection, request: bytes, sink: ResponseSink) -> bool:
+        self._active[connection] = None
+        self._ensure_sweeper()
+        try:
+            return await connection.begin(request, sink)
+        finally:
+            del self._active[connection]
+            if connection.reusable:
+                self._idle.append((connection, self._clock()))
+            else:
+                connection.abort()
+
+    def _ensure_sweeper(self) -> None:
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(
+                self._options.timeouts.sweep_s, self._sweep
+            )
+
+    def _sweep(self) -> None:
+        """One pass over all connections instead of a timer for each response, let alone chunk."""
+        self._sweeper = None
+        now = self._clock()
+        timeouts = self._options.timeouts
+        for connection in tuple(self._active):
+            silence_s = now - connection.last_data_at
+            if connection.answered:
+                kind, bound_s = FailureKind.STALLED, timeouts.stall_s
+            else:
+                kind, bound_s = FailureKind.TIMEOUT, timeouts.first_byte_s
+            if silence_s > bound_s and not connection.paused:
+                connection.fail(BackendFailure(kind, f"silent for {silence_s:.1f} s"))
+        for connection, idle_since in self._idle:
+            if now - idle_since > timeouts.idle_s:
+                connection.abort()
+        self._idle = [kept for kept in self._idle if kept[0].reusable]
+        if self._active or self._idle:
+            self._ensure_sweeper()
+
+
+class _Page:
+    """Collects a small response."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.pieces: list[bytes] = []
+
+    def head_received(self, head: ResponseHead, flow: ReadFlow) -> None:  # noqa: ARG002 (ResponseSink)
+        self.status = head.status
+
+    def body_received(self, data: bytes, *, last: bool) -> None:  # noqa: ARG002 (ResponseSink)
+        self.pieces.append(data)
