@@ -1,11 +1,59 @@
 """Builds the one scheduler object that the live gateway and the simulator both run."""
 
 from random import Random
+from typing import assert_never
 
-from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.admission_queue import AdmissionQueue
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_picker import BackendPicker, LeastOutstandingPicker
+from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.fairness import FirstComeFirstServed, ServiceOrder
+from gateway.scheduling.latency_predictor import LatencyPredictor, StepTimeModel
+from gateway.scheduling.policy import (
+    FairnessDimension,
+    FairnessPolicy,
+    PickerKind,
+    PickerPolicy,
+    SchedulingPolicy,
+)
+from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.scheduler import Scheduler
+from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.service_directory import ServiceDirectory
 
 
 def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
     """Wire a scheduler for one pool. `rng` is the only source of its random draws."""
-    return Scheduler(policy=policy, rng=rng)
+
+    def make_rules(changed: SchedulingPolicy) -> Rules:
+        return Rules(
+            policy=changed,
+            capacity=Capacity(policy=changed.capacity),
+            order=_service_order(changed.fairness),
+            picker=_backend_picker(changed.picker, rng),
+            retries=RetryBudget(policy=changed.retry),
+        )
+
+    knowledge = Knowledge(
+        ledger=BackendLedger(default_max_loras=policy.capacity.default_max_loras),
+        predictor=LatencyPredictor(prior=StepTimeModel()),
+        queue=AdmissionQueue(policy=policy.queue),
+        services=ServiceDirectory(pool=policy.pool, rng=rng),
+    )
+    return Scheduler(knowledge=knowledge, rules=make_rules(policy), make_rules=make_rules)
+
+
+def _service_order(policy: FairnessPolicy) -> ServiceOrder:
+    match policy.dimension:
+        case FairnessDimension.FCFS:
+            return FirstComeFirstServed()
+        case _:
+            assert_never(policy.dimension)
+
+
+def _backend_picker(policy: PickerPolicy, rng: Random) -> BackendPicker:
+    match policy.kind:
+        case PickerKind.LEAST_OUTSTANDING:
+            return LeastOutstandingPicker(policy=policy, rng=rng)
+        case _:
+            assert_never(policy.kind)

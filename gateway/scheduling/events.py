@@ -53,10 +53,10 @@ class FirstTokenReceived:
 
 @dataclass(frozen=True, slots=True)
 class ResponseProgressed:
-    """Output tokens so far of one server's streams; at most 4 times a second per server.
+    """How far one server's streams have come; at most 4 times a second per server.
 
     Attributes:
-        progress: (request, output tokens so far) pairs.
+        progress: (request, stream events so far) pairs; an event is about a token.
         last_chunk_at: when the newest chunk of this server arrived (phase of the engine's step).
     """
 

@@ -1,0 +1,192 @@
+"""Requests that wait: priority bands, in each a flow per (service, target model).
+
+Inside a flow the order is first come first served by original arrival. A flow is as fine as the
+target model because openness is a property of the request's adapter: a head that must wait for a
+slot then holds up only requests that would wait for the same slot.
+
+Removal is lazy: an entry whose request has left QUEUED is dropped when it surfaces, and heaps are
+rebuilt when most of them is dead, so every operation is O(log n) amortised.
+"""
+
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+
+from gateway.scheduling.model import RequestPhase, is_critical
+from gateway.scheduling.policy import QueuePolicy
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_FlowKey = tuple[str, str]
+_Entry = tuple[float, float, int, TrackedRequest]
+
+_COMPACT_ABOVE = 64
+
+
+class _LazyHeap:
+    """A heap of requests by a pair of keys that forgets those no longer queued.
+
+    A request that was dispatched and came back may be in it twice, which is harmless: the number
+    of the push keeps entries of equal keys from being compared further.
+    """
+
+    __slots__ = ("_entries", "_key", "_pushes")
+
+    def __init__(self, key: Callable[[TrackedRequest], tuple[float, float]]) -> None:
+        self._key = key
+        self._entries: list[_Entry] = []
+        self._pushes = 0
+
+    def push(self, tracked: TrackedRequest, *, live: int) -> None:
+        if len(self._entries) > 2 * live + _COMPACT_ABOVE:
+            self._entries = [e for e in self._entries if e[3].phase is RequestPhase.QUEUED]
+            heapify(self._entries)
+        first, second = self._key(tracked)
+        self._pushes += 1
+        heappush(self._entries, (first, second, self._pushes, tracked))
+
+    def first(self) -> TrackedRequest | None:
+        entries = self._entries
+        while entries:
+            if entries[0][3].phase is RequestPhase.QUEUED:
+                return entries[0][3]
+            heappop(entries)
+        return None
+
+
+def _by_arrival(tracked: TrackedRequest) -> tuple[float, float]:
+    return (tracked.arrived_at, tracked.sequence)
+
+
+def _by_expiry(tracked: TrackedRequest) -> tuple[float, float]:
+    return (tracked.expires_at, tracked.sequence)
+
+
+def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
+    return (float(tracked.service.priority), -tracked.arrived_at)
+
+
+class _Flow:
+    __slots__ = ("heap", "live")
+
+    def __init__(self) -> None:
+        self.heap = _LazyHeap(_by_arrival)
+        self.live = 0
+
+
+class AdmissionQueue:
+    """The waiting requests of one pool. The caller sets phases; the queue counts and orders.
+
+    Attributes:
+        requests, bytes: of all that wait; `critical_requests`, `critical_bytes` of Critical ones.
+    """
+
+    def __init__(self, *, policy: QueuePolicy) -> None:
+        """Start empty, with the limits of `policy`."""
+        self._policy = policy
+        self._bands: dict[int, dict[_FlowKey, _Flow]] = {}
+        self._by_expiry = _LazyHeap(_by_expiry)
+        self._displaceable = _LazyHeap(_least_entitled)
+        self.requests = 0
+        self.bytes = 0
+        self.critical_requests = 0
+        self.critical_bytes = 0
+
+    def reconfigure(self, policy: QueuePolicy) -> None:
+        """Change the limits for arrivals from now on."""
+        self._policy = policy
+
+    def has_room(self, tracked: TrackedRequest) -> bool:
+        """Whether the request fits every limit as things stand."""
+        size = tracked.request.body_bytes
+        policy = self._policy
+        if self.requests >= policy.max_requests or self.bytes + size > policy.max_bytes:
+            return False
+        return (
+            is_critical(tracked.service.priority)
+            or self.requests - self.critical_requests < policy.max_non_critical_requests
+        )
+
+    def displaced_by(self, tracked: TrackedRequest) -> TrackedRequest | None:
+        """The request to give up so that a Critical one gets in, or None.
+
+        It is the newest of the lowest Non-Critical level. None as well where giving up every
+        Non-Critical request would not make room.
+        """
+        size = tracked.request.body_bytes
+        policy = self._policy
+        if (
+            not is_critical(tracked.service.priority)
+            or self.critical_requests >= policy.max_requests
+            or self.critical_bytes + size > policy.max_bytes
+        ):
+            return None
+        return self._displaceable.first()
+
+    def push(self, tracked: TrackedRequest) -> None:
+        """Add a request in QUEUED; a returning one takes its place by original arrival."""
+        self.requests += 1
+        self.bytes += tracked.request.body_bytes
+        if is_critical(tracked.service.priority):
+            self.critical_requests += 1
+            self.critical_bytes += tracked.request.body_bytes
+        else:
+            self._displaceable.push(tracked, live=self.requests)
+        self._by_expiry.push(tracked, live=self.requests)
+        band = self._bands.setdefault(tracked.service.priority, {})
+        key = (tracked.service.name, tracked.target)
+        flow = band.get(key)
+        if flow is None:
+            flow = band[key] = _Flow()
+        flow.live += 1
+        flow.heap.push(tracked, live=flow.live)
+
+    def forget(self, tracked: TrackedRequest) -> None:
+        """Take a request off the counts; call it once, when its phase leaves QUEUED."""
+        self.requests -= 1
+        self.bytes -= tracked.request.body_bytes
+        priority = tracked.service.priority
+        if is_critical(priority):
+            self.critical_requests -= 1
+            self.critical_bytes -= tracked.request.body_bytes
+        band = self._bands[priority]
+        key = (tracked.service.name, tracked.target)
+        flow = band[key]
+        flow.live -= 1
+        if not flow.live:
+            del band[key]
+            if not band:
+                del self._bands[priority]
+
+    def has_flow(self, tracked: TrackedRequest) -> bool:
+        """Whether older requests of the same service and target wait already."""
+        band = self._bands.get(tracked.service.priority)
+        return band is not None and (tracked.service.name, tracked.target) in band
+
+    def heads_by_priority(self) -> list[list[TrackedRequest]]:
+        """The first request of every flow, grouped by priority, highest first."""
+        groups = []
+        for priority in sorted(self._bands, reverse=True):
+            heads = []
+            for flow in self._bands[priority].values():
+                head = flow.heap.first()
+                if head is not None:
+                    heads.append(head)
+            groups.append(heads)
+        return groups
+
+    def next_expiry_at(self) -> float | None:
+        """When the first waiting request gives up, or None."""
+        first = self._by_expiry.first()
+        return None if first is None else first.expires_at
+
+    def first_expired(self, *, now: float) -> TrackedRequest | None:
+        """A request whose wait is over, or None."""
+        first = self._by_expiry.first()
+        return first if first is not None and first.expires_at <= now else None
+
+    def depth_by_service(self) -> dict[tuple[int, str], int]:
+        """Waiting requests per (priority, service)."""
+        depths: dict[tuple[int, str], int] = {}
+        for priority, band in self._bands.items():
+            for (service, _), flow in band.items():
+                depths[priority, service] = depths.get((priority, service), 0) + flow.live
+        return depths

@@ -1,0 +1,241 @@
+"""What we know of each model server: our own streams exactly, its reports with their age.
+
+The aggregates of a server are kept incrementally, so that a forecast reads O(1) numbers. Counting
+what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledger has no age.
+"""
+
+from collections.abc import Iterable
+
+from gateway.scheduling.adapter_residency import AdapterResidency
+from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_EXTERNAL_EWMA = 0.3
+"""Weight of the newest report in the estimate of others' traffic (a few reports to settle)."""
+
+
+class BackendState:
+    """One server. Counters are in sequences and tokens and never go below zero.
+
+    Attributes:
+        usable: joined and not left; `draining` takes nothing new.
+        models: what it serves, by name.
+        in_flight: requests dispatched there whose upstream is not known to be closed.
+        decoding: our sequences past their first token; `context_tokens` is what they attend to.
+        pending_prefill_tokens: uncached prompt tokens of requests without a first token.
+        kv_reserved_tokens: prompt plus expected answer of all in flight, the KV peak.
+        external_running: EWMA of sequences there that are not ours.
+        last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
+        unseen: those of `in_flight` whose progress shows only at their end (not streamed).
+    """
+
+    __slots__ = (
+        "adapters",
+        "context_tokens",
+        "decoding",
+        "dispatches",
+        "draining",
+        "external_running",
+        "id",
+        "in_flight",
+        "kv_reserved_tokens",
+        "last_chunk_at",
+        "load",
+        "load_taken_at",
+        "models",
+        "pending_prefill_tokens",
+        "sequences",
+        "unseen",
+        "usable",
+    )
+
+    def __init__(self, backend_id: BackendId, *, max_loras: int) -> None:
+        """Start unusable, empty, with the configured number of adapter slots."""
+        self.id = backend_id
+        self.usable = False
+        self.draining = False
+        self.models: dict[str, ServedModel] = {}
+        self.in_flight: dict[RequestId, TrackedRequest] = {}
+        self.unseen: dict[RequestId, TrackedRequest] = {}
+        self.adapters = AdapterResidency(max_loras=max_loras)
+        self.sequences = 0
+        self.decoding = 0
+        self.context_tokens = 0
+        self.pending_prefill_tokens = 0
+        self.kv_reserved_tokens = 0
+        self.dispatches = 0
+        self.external_running = 0.0
+        self.last_chunk_at: float | None = None
+        self.load = BackendLoad()
+        self.load_taken_at: float | None = None
+
+    def __repr__(self) -> str:
+        """Id and load, for failed assertions."""
+        return (
+            f"<BackendState {self.id} usable={self.usable} in_flight={len(self.in_flight)}"
+            f" adapters={self.adapters.active}>"
+        )
+
+    @property
+    def kv_capacity_tokens(self) -> int | None:
+        """KV cache size in tokens as reported, or None."""
+        if self.load.kv_blocks is None or self.load.block_tokens is None:
+            return None
+        return self.load.kv_blocks * self.load.block_tokens
+
+    def adapter_of(self, model: str) -> str | None:
+        """The LoRA adapter that serving this model takes here, or None for a base model."""
+        served = self.models.get(model)
+        return model if served is not None and served.parent is not None else None
+
+
+class BackendLedger:
+    """All servers of one pool, and which of them serve a model."""
+
+    def __init__(self, *, default_max_loras: int) -> None:
+        """Start without servers."""
+        self._default_max_loras = default_max_loras
+        self._backends: dict[BackendId, BackendState] = {}
+        self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
+        self._known_models: dict[str, None] = {}
+
+    @property
+    def backends(self) -> Iterable[BackendState]:
+        """Every server ever joined that is usable or still has requests, in order of joining."""
+        return self._backends.values()
+
+    def get(self, backend_id: BackendId) -> BackendState | None:
+        """The server's state, or None if it never joined."""
+        return self._backends.get(backend_id)
+
+    def serving(self, model: str) -> tuple[BackendState, ...]:
+        """Servers that may be given new requests for this model."""
+        return self._open_by_model.get(model, ())
+
+    def knows(self, model: str) -> bool:
+        """Whether any server, also one that is away, is known to serve the model."""
+        return model in self._known_models
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no server is usable (draining ones do not count)."""
+        return not any(b.usable and not b.draining for b in self._backends.values())
+
+    def join(self, backend_id: BackendId, models: tuple[ServedModel, ...]) -> BackendState:
+        """Make a server usable, or update what it serves."""
+        backend = self._backends.get(backend_id)
+        if backend is None:
+            backend = BackendState(backend_id, max_loras=self._default_max_loras)
+            self._backends[backend_id] = backend
+        if not backend.usable:
+            backend.adapters.forget()
+            backend.load = BackendLoad()
+            backend.load_taken_at = None
+            backend.external_running = 0.0
+        backend.usable = True
+        backend.draining = False
+        backend.models = {model.name: model for model in models}
+        self._index_models()
+        return backend
+
+    def drain(self, backend_id: BackendId) -> None:
+        """Give the server nothing new; what runs there goes on."""
+        backend = self._backends.get(backend_id)
+        if backend is not None:
+            backend.draining = True
+            self._index_models()
+
+    def leave(self, backend_id: BackendId) -> None:
+        """Take the server out; its requests in flight stay counted until each has ended."""
+        backend = self._backends.get(backend_id)
+        if backend is not None:
+            backend.usable = False
+            self._index_models()
+
+    def report(self, backend: BackendState, load: BackendLoad, *, taken_at: float) -> None:
+        """Take in one scrape; an older one than the last is ignored."""
+        if backend.load_taken_at is not None and taken_at < backend.load_taken_at:
+            return
+        backend.load = load
+        backend.load_taken_at = taken_at
+        if load.running is not None:
+            excess = max(0.0, load.running + (load.waiting or 0) - backend.sequences)
+            backend.external_running += _EXTERNAL_EWMA * (excess - backend.external_running)
+        if load.active_adapters is not None or load.max_loras is not None:
+            backend.adapters.report(
+                load.active_adapters or (), max_loras=load.max_loras, taken_at=taken_at
+            )
+
+    def reserve(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
+        """Count the request on the server; its prefill is pending from here."""
+        tracked.backend_id = backend.id
+        tracked.dispatched_at = now
+        tracked.prefill_pending = True
+        tracked.output_tokens = 0
+        tracked.adapter = backend.adapter_of(tracked.target)
+        backend.in_flight[tracked.request.id] = tracked
+        if not tracked.request.streamed:
+            backend.unseen[tracked.request.id] = tracked
+        backend.dispatches += 1
+        backend.sequences += tracked.request.choices
+        backend.pending_prefill_tokens += tracked.uncached_tokens
+        backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
+        if tracked.adapter is not None:
+            backend.adapters.acquire(tracked.adapter, now=now)
+
+    def end_prefill(self, backend: BackendState, tracked: TrackedRequest) -> None:
+        """Move the request from prefill to decoding; harmless when already there."""
+        if not tracked.prefill_pending:
+            return
+        tracked.prefill_pending = False
+        backend.pending_prefill_tokens -= tracked.uncached_tokens
+        backend.decoding += tracked.request.choices
+        backend.context_tokens += tracked.prompt_tokens * tracked.request.choices
+
+    def progress(self, backend: BackendState, tracked: TrackedRequest, tokens: int) -> None:
+        """Set the request's output tokens so far; counts never go back."""
+        grown = tokens - tracked.output_tokens
+        if grown > 0:
+            self.end_prefill(backend, tracked)
+            tracked.output_tokens = tokens
+            backend.context_tokens += grown
+
+    def progress_unseen(self, backend: BackendState, *, now: float) -> None:
+        """Let requests that are not streamed progress as forecast, up to the expected answer."""
+        for tracked in backend.unseen.values():
+            forecast = tracked.forecast
+            if forecast is None:
+                continue
+            decoding_s = now - tracked.dispatched_at - forecast.ttft_s
+            if decoding_s >= 0.0:
+                self.end_prefill(backend, tracked)
+                steps = int(decoding_s / forecast.tpot_s) * tracked.request.choices
+                self.progress(backend, tracked, min(steps, tracked.expected_output_tokens))
+
+    def release(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
+        """Take the request off the server's counts; exactly the reverse of what was added."""
+        del backend.in_flight[tracked.request.id]
+        backend.unseen.pop(tracked.request.id, None)
+        backend.sequences -= tracked.request.choices
+        backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
+        if tracked.prefill_pending:
+            backend.pending_prefill_tokens -= tracked.uncached_tokens
+            tracked.prefill_pending = False
+        else:
+            backend.decoding -= tracked.request.choices
+            backend.context_tokens -= (
+                tracked.prompt_tokens * tracked.request.choices + tracked.output_tokens
+            )
+        if tracked.adapter is not None:
+            backend.adapters.release(tracked.adapter, now=now)
+
+    def _index_models(self) -> None:
+        index: dict[str, list[BackendState]] = {}
+        known: dict[str, None] = {}
+        for backend in self._backends.values():
+            for name in backend.models:
+                known[name] = None
+                if backend.usable and not backend.draining:
+                    index.setdefault(name, []).append(backend)
+        self._open_by_model = {name: tuple(found) for name, found in index.items()}
+        self._known_models = known

@@ -1,0 +1,59 @@
+"""The last dispatches with the table that each was chosen from, bounded."""
+
+from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.model import Forecast, RequestId
+from gateway.scheduling.snapshot import Explanation
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_KEPT = 1024
+
+_Entry = tuple[
+    TrackedRequest, tuple[Candidate, ...], tuple[BackendState, ...], float, Forecast | None
+]
+
+
+class Explanations:
+    """Keeps references on the hot path and makes the readable form when it is asked for."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._entries: dict[RequestId, _Entry] = {}
+
+    def keep(
+        self,
+        tracked: TrackedRequest,
+        candidates: tuple[Candidate, ...],
+        serving: tuple[BackendState, ...],
+        now: float,
+    ) -> None:
+        """Remember one dispatch; the oldest is dropped when 1,024 are kept."""
+        entries = self._entries
+        if len(entries) >= _KEPT:
+            del entries[next(iter(entries))]
+        entries[tracked.request.id] = (tracked, candidates, serving, now, tracked.forecast)
+
+    def find(self, request_id: RequestId) -> Explanation | None:
+        """The newest attempt of the request, or None."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return None
+        tracked, candidates, serving, decided_at, forecast = entry
+        assert forecast is not None, "a dispatch has a forecast"
+        assert tracked.backend_id is not None, "a dispatch has a server"
+        compared = {candidate.backend_id for candidate in candidates}
+        return Explanation(
+            request_id=request_id,
+            decided_at=decided_at,
+            waited_s=decided_at - tracked.arrived_at,
+            attempt=tracked.attempts,
+            service=tracked.service.name,
+            target=tracked.target,
+            adapter=tracked.adapter,
+            prompt_tokens=tracked.prompt_tokens,
+            expected_output_tokens=tracked.expected_output_tokens,
+            chosen=tracked.backend_id,
+            forecast=forecast,
+            candidates=candidates,
+            closed=tuple(b.id for b in serving if b.id not in compared),
+        )

@@ -1,0 +1,57 @@
+"""What a scheduler is made of: the parts that remember, and the parts that a policy decides."""
+
+from gateway.scheduling.admission_queue import AdmissionQueue
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_picker import BackendPicker
+from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.drain_rate import DrainRate
+from gateway.scheduling.fairness import ServiceOrder
+from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.retry_budget import RetryBudget
+from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.token_estimates import TokenEstimates
+
+
+class Knowledge:
+    """What the scheduler learns and keeps over a change of policies."""
+
+    __slots__ = ("drain_rate", "estimates", "ledger", "predictor", "queue", "services")
+
+    def __init__(
+        self,
+        *,
+        ledger: BackendLedger,
+        predictor: LatencyPredictor,
+        queue: AdmissionQueue,
+        services: ServiceDirectory,
+    ) -> None:
+        """Hold the parts that have state."""
+        self.ledger = ledger
+        self.predictor = predictor
+        self.queue = queue
+        self.services = services
+        self.estimates = TokenEstimates()
+        self.drain_rate = DrainRate()
+
+
+class Rules:
+    """The parts that a policy decides, made anew when it changes."""
+
+    __slots__ = ("capacity", "order", "picker", "policy", "retries")
+
+    def __init__(
+        self,
+        *,
+        policy: SchedulingPolicy,
+        capacity: Capacity,
+        order: ServiceOrder,
+        picker: BackendPicker,
+        retries: RetryBudget,
+    ) -> None:
+        """Hold one policy and what was built from it."""
+        self.policy = policy
+        self.capacity = capacity
+        self.order = order
+        self.picker = picker
+        self.retries = retries

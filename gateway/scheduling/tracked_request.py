@@ -1,0 +1,115 @@
+"""One request as the scheduler follows it from arrival to end, and the table of its phases."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gateway.scheduling.model import (
+    BackendId,
+    Forecast,
+    InferenceRequest,
+    LLMService,
+    RequestPhase,
+)
+
+_P = RequestPhase
+
+TRANSITIONS: Mapping[RequestPhase, frozenset[RequestPhase]] = MappingProxyType(
+    {
+        _P.QUEUED: frozenset({_P.DISPATCHED, _P.CANCELLED, _P.REJECTED, _P.EVICTED}),
+        _P.DISPATCHED: frozenset(
+            {_P.STREAMING, _P.QUEUED, _P.COMPLETED, _P.FAILED, _P.CANCELLED, _P.EVICTED}
+        ),
+        _P.STREAMING: frozenset({_P.COMPLETED, _P.FAILED, _P.CANCELLED}),
+        _P.COMPLETED: frozenset(),
+        _P.FAILED: frozenset(),
+        _P.CANCELLED: frozenset(),
+        _P.REJECTED: frozenset(),
+        _P.EVICTED: frozenset(),
+    }
+)
+"""From each phase, the phases that may follow. A request starts QUEUED, if only for an instant;
+DISPATCHED -> QUEUED is a failed attempt that will be tried on another server."""
+
+
+class TrackedRequest:
+    """Mutable state of one request; owned by the scheduler, shared with queue and ledger.
+
+    Attributes:
+        request, service, target: what arrived, whose it is, and the drawn model to send.
+        arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
+        expires_at: when it leaves the queue unserved.
+        attempts: dispatches so far; `tried` names their servers, oldest first.
+        prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill.
+        expected_output_tokens: estimate for the whole answer, all choices together.
+        output_tokens: tokens so far, all choices together.
+        prefill_pending: True from dispatch until the first token is seen (or forecast).
+    """
+
+    __slots__ = (
+        "adapter",
+        "arrived_at",
+        "attempts",
+        "backend_id",
+        "dispatched_at",
+        "expected_output_tokens",
+        "expires_at",
+        "first_token_at",
+        "forecast",
+        "output_tokens",
+        "phase",
+        "prefill_pending",
+        "prompt_tokens",
+        "request",
+        "sequence",
+        "service",
+        "target",
+        "tried",
+        "uncached_tokens",
+    )
+
+    def __init__(
+        self,
+        *,
+        request: InferenceRequest,
+        service: LLMService,
+        target: str,
+        arrived_at: float,
+        sequence: int,
+    ) -> None:
+        """Start in QUEUED, with nothing tried."""
+        self.request = request
+        self.service = service
+        self.target = target
+        self.arrived_at = arrived_at
+        self.sequence = sequence
+        self.phase = RequestPhase.QUEUED
+        self.expires_at = arrived_at
+        self.attempts = 0
+        self.tried: tuple[BackendId, ...] = ()
+        self.backend_id: BackendId | None = None
+        self.adapter: str | None = None
+        self.forecast: Forecast | None = None
+        self.dispatched_at = arrived_at
+        self.first_token_at: float | None = None
+        self.prompt_tokens = 0
+        self.uncached_tokens = 0
+        self.expected_output_tokens = 0
+        self.output_tokens = 0
+        self.prefill_pending = False
+
+    def __repr__(self) -> str:
+        """Name, phase and place, for failed assertions."""
+        return (
+            f"<TrackedRequest {self.request.id} {self.phase} service={self.service.name}"
+            f" target={self.target} backend={self.backend_id} attempts={self.attempts}>"
+        )
+
+    def enter(self, phase: RequestPhase) -> None:
+        """Move to `phase`.
+
+        Raises:
+            ValueError: the transition table does not allow it; that is a defect of the scheduler.
+        """
+        if phase not in TRANSITIONS[self.phase]:
+            raise ValueError(f"{self!r} may not become {phase}")
+        self.phase = phase
