@@ -1,0 +1,288 @@
+"""Runs a scheduler on an event loop: feeds it facts, wakes those who wait for its orders.
+
+The driver owns the only two timers of scheduling: the scheduler's next deadline, and the report of
+progress (4 times a second while anything streams). Everything runs on one loop, so that between
+two awaits nothing changes.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.runtime.clock import Clock
+from gateway.scheduling.decisions import Decision, Dispatch, RefusalReason
+from gateway.scheduling.events import (
+    DeadlinePassed,
+    DispatchFailed,
+    FailureKind,
+    FirstTokenReceived,
+    RequestArrived,
+    RequestCancelled,
+    ResponseFinished,
+    ResponseProgressed,
+    SchedulerEvent,
+)
+from gateway.scheduling.model import BackendId, InferenceRequest, RequestId, TokenUsage
+from gateway.scheduling.scheduler import Scheduler
+from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
+
+PROGRESS_INTERVAL_S = 0.25
+"""At most 4 reports a second, as the scheduler's contract says."""
+
+
+class NotAdmitted(Exception):  # noqa: N818 - an answer to the client, not an error of ours
+    """The scheduler refused the request or gave it up."""
+
+    def __init__(self, reason: RefusalReason, retry_after_s: float | None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class SchedulerObserver(Protocol):
+    """Sees every transition; the journal and the metrics are such."""
+
+    def observed(self, event: SchedulerEvent, decisions: Sequence[Decision], *, now: float) -> None:
+        """Take note of one event and what followed from it. Must not raise."""
+        ...
+
+
+class Lease:
+    """One request's hold on the scheduler; made by `SchedulerDriver.lease`.
+
+    Leaving the `async with` without an ending counts as cancelled: close the upstream before.
+
+    Attributes:
+        request: what was asked for.
+        stream_events, last_chunk_at: written by `progressed`, read by the driver's report.
+    """
+
+    __slots__ = (
+        "_decision",
+        "_dispatched",
+        "_driver",
+        "_over",
+        "_waiter",
+        "last_chunk_at",
+        "request",
+        "stream_events",
+    )
+
+    def __init__(self, driver: "SchedulerDriver", request: InferenceRequest) -> None:
+        self._driver = driver
+        self._decision: Decision | None = None
+        self._dispatched: Dispatch | None = None
+        self._over = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.request = request
+        self.stream_events = 0
+        self.last_chunk_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        """Hand the request to the scheduler; its answer may be there at once."""
+        self._driver.open(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release what is still held."""
+        if not self._over:
+            self._end(RequestCancelled(self.request.id))
+
+    async def dispatch(self) -> Dispatch:
+        """Wait for a server. After a retryable failure, wait for the next one.
+
+        Raises:
+            NotAdmitted: the request was refused or given up; the lease is over.
+        """
+        while self._decision is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        decision = self._decision
+        if isinstance(decision, Dispatch):
+            return decision
+        raise NotAdmitted(decision.reason, decision.retry_after_s)
+
+    def first_token(self) -> None:
+        """Tell the arrival of the first output token; once per attempt, streamed answers only."""
+        self._driver.deliver(FirstTokenReceived(self.request.id))
+
+    def progressed(self, stream_events: int, *, now: float) -> None:
+        """Note how many events the stream has had; called per network chunk, so it only stores."""
+        self.stream_events = stream_events
+        self.last_chunk_at = now
+
+    def failed(self, kind: FailureKind, *, retryable: bool) -> None:
+        """The attempt ended without a complete answer and its upstream is closed.
+
+        If `retryable`, `dispatch` tells what happens next; otherwise the lease is over.
+        """
+        event = DispatchFailed(self.request.id, kind, retryable)
+        if retryable:
+            self._leave_backend()
+            self._decision = None
+            self._driver.deliver(event)
+        else:
+            self._end(event)
+
+    def finished(self, usage: TokenUsage, *, ok: bool = True) -> None:
+        """The answer is complete (`ok` False: an engine error in the stream, or a 4xx)."""
+        self._end(ResponseFinished(self.request.id, usage, ok))
+
+    def decide(self, decision: Decision) -> None:
+        """Take the scheduler's order; called by the driver."""
+        self._decision = decision
+        if isinstance(decision, Dispatch):
+            self._dispatched = decision
+            self.stream_events = 0
+            self._driver.stream_opened(decision.backend_id, self)
+        else:
+            self._over = True
+            self._leave_backend()
+            self._driver.close(self)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _end(self, event: SchedulerEvent) -> None:
+        self._over = True
+        self._leave_backend()
+        self._driver.close(self)
+        self._driver.deliver(event)
+
+    def _leave_backend(self) -> None:
+        if self._dispatched is not None:
+            self._driver.stream_closed(self._dispatched.backend_id, self)
+            self._dispatched = None
+
+
+class SchedulerDriver:
+    """One pool's scheduler on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        clock: Clock,
+        observers: Sequence[SchedulerObserver] = (),
+    ) -> None:
+        """Drive `scheduler`; the timers start with the first event."""
+        self._scheduler = scheduler
+        self._clock = clock
+        self._observers = tuple(observers)
+        self._leases: dict[RequestId, Lease] = {}
+        self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._deadline_at: float | None = None
+        self._progress_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def open_leases(self) -> int:
+        """Requests between arrival and release."""
+        return len(self._leases)
+
+    def lease(self, request: InferenceRequest) -> Lease:
+        """The only way to a place on a server: `async with driver.lease(request) as lease`."""
+        return Lease(self, request)
+
+    def deliver(self, event: SchedulerEvent) -> None:
+        """Feed one fact to the scheduler and carry out what it orders."""
+        now = self._clock()
+        decisions = self._scheduler.handle(event, now=now)
+        for decision in decisions:
+            lease = self._leases.get(decision.request_id)
+            if lease is not None:
+                lease.decide(decision)
+        for observer in self._observers:
+            observer.observed(event, decisions, now=now)
+        self._arm_deadline()
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now."""
+        return self._scheduler.snapshot(now=self._clock())
+
+    def explain(self, request_id: RequestId) -> Explanation | None:
+        """Why a recent request went where it did."""
+        return self._scheduler.explain(request_id)
+
+    def stop(self) -> None:
+        """Cancel the timers; requests that still wait are the callers' to cancel."""
+        for timer in (self._deadline_timer, self._progress_timer):
+            if timer is not None:
+                timer.cancel()
+        self._deadline_timer = self._progress_timer = self._deadline_at = None
+
+    # -- called by leases -------------------------------------------------------------------
+
+    def open(self, lease: Lease) -> None:
+        """Register a lease and hand its request to the scheduler.
+
+        Raises:
+            ValueError: a request of this id is open already.
+        """
+        if lease.request.id in self._leases:
+            raise ValueError(f"request id {lease.request.id!r} is in use")
+        self._leases[lease.request.id] = lease
+        self.deliver(RequestArrived(lease.request))
+
+    def close(self, lease: Lease) -> None:
+        """Forget a lease that is over."""
+        self._leases.pop(lease.request.id, None)
+
+    def stream_opened(self, backend_id: BackendId, lease: Lease) -> None:
+        """Include the lease in the reports of its server's progress."""
+        self._streams.setdefault(backend_id, {})[lease.request.id] = lease
+        if self._progress_timer is None:
+            self._arm_progress()
+
+    def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
+        """Leave the lease out from now on."""
+        streams = self._streams[backend_id]
+        del streams[lease.request.id]
+        if not streams:
+            del self._streams[backend_id]
+
+    # -- timers -----------------------------------------------------------------------------
+
+    def _arm_deadline(self) -> None:
+        deadline_at = self._scheduler.next_deadline()
+        if deadline_at is None or (
+            self._deadline_at is not None and self._deadline_at <= deadline_at
+        ):
+            return  # a timer that fires too early finds nothing due and arms the next one
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline_at = deadline_at
+        self._deadline_timer = asyncio.get_running_loop().call_later(
+            max(0.0, deadline_at - self._clock()), self._on_deadline
+        )
+
+    def _on_deadline(self) -> None:
+        self._deadline_timer = self._deadline_at = None
+        self.deliver(DeadlinePassed())
+
+    def _arm_progress(self) -> None:
+        self._progress_timer = asyncio.get_running_loop().call_later(
+            PROGRESS_INTERVAL_S, self._report_progress
+        )
+
+    def _report_progress(self) -> None:
+        self._progress_timer = None
+        for backend_id, streams in list(self._streams.items()):
+            progress = tuple(
+                (request_id, lease.stream_events)
+                for request_id, lease in streams.items()
+                if lease.stream_events
+            )
+            if progress:
+                last_chunk_at = max(lease.last_chunk_at for lease in streams.values())
+                self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
+        if self._streams:
+            self._arm_progress()
