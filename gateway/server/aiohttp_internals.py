@@ -1,0 +1,108 @@
+"""What we need of aiohttp beyond its documented interface, all in one place.
+
+aiohttp's low-level server parses requests and owns the client's connection; we write the response
+to the transport ourselves, because that costs a fraction of `StreamResponse.write`. That leans on:
+
+- `web.Server.__call__` makes one protocol per connection, a `RequestHandler(server, loop=...)`;
+- flow control of the transport reaches `pause_writing` and `resume_writing` of that protocol;
+- a response returned by the handler is ended by awaiting `prepare` and `write_eof`, and its
+  `keep_alive` decides whether the connection stays open;
+- `request.writer.output_size` tells aiohttp that bytes were sent, so that it will not answer an
+  exception of the handler with a second response.
+
+tests/server/test_aiohttp_internals.py fails when a new aiohttp changes any of them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_protocol import RequestHandler
+
+from gateway.server.backend_connection import ReadFlow
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class ClientProtocol(RequestHandler):
+    """A client's connection that passes its flow control on to whoever feeds it."""
+
+    __slots__ = ("_flow",)
+
+    _flow: ReadFlow | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start without a feeder."""
+        self._flow = None
+        super().connection_made(transport)
+
+    def feed_from(self, flow: ReadFlow | None) -> None:
+        """Let this source be paused while the client does not read; None ends that."""
+        self._flow = flow
+        if flow is not None and self.writing_paused:
+            flow.pause_reading()
+
+    def pause_writing(self) -> None:
+        """Hold the feeder back: the client's buffer is full."""
+        super().pause_writing()
+        if self._flow is not None:
+            self._flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the feeder go on: the client has read."""
+        super().resume_writing()
+        if self._flow is not None:
+            self._flow.resume_reading()
+
+
+class LowLevelServer(web.Server):
+    """aiohttp's low-level server (one handler, no router, no middleware) with our protocol.
+
+    `idle_s` bounds the wait for a request on a kept-alive connection, and for the first one.
+    Bodies are not decompressed: they are forwarded as they came.
+    """
+
+    def __init__(self, handler: Handler, *, idle_s: float) -> None:
+        super().__init__(handler, handler_cancellation=True)
+        self._idle_s = idle_s
+
+    def __call__(self) -> ClientProtocol:
+        """Make the protocol of one accepted connection."""
+        return ClientProtocol(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._idle_s,
+            access_log=None,  # type: ignore[arg-type] # None turns the log off; it is not typed so
+            auto_decompress=False,
+        )
+
+
+class SentResponse(web.StreamResponse):
+    """Tells aiohttp that the response is already on the client's transport, whole or broken off."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._stays_open = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection may carry another request."""
+        return self._stays_open
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Do nothing: the head has been sent."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the end has been sent."""
+
+
+def client_protocol(request: web.BaseRequest) -> ClientProtocol:
+    """Return the connection that a request came on."""
+    return cast("ClientProtocol", request.protocol)
+
+
+def mark_as_answered(request: web.BaseRequest) -> None:
+    """Keep aiohttp from writing an error response after ours has begun."""
+    request.writer.output_size = 1

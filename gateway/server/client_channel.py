@@ -1,0 +1,134 @@
+"""The client's side of one request: response bytes written straight to its transport."""
+
+from http import HTTPStatus
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from gateway.server.aiohttp_internals import SentResponse, client_protocol, mark_as_answered
+from gateway.server.backend_connection import ReadFlow
+
+_STATUS_LINES = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+_LAST_CHUNK = b"0\r\n\r\n"
+_BODILESS = (204, 304)
+
+
+class ClientChannel:
+    """Writes one response: `open`, then `write` until `last`; or `send` for a small one.
+
+    The head is held until the first `write`, so that head and first bytes leave in one packet,
+    and so that an attempt that dies before its first byte can still become another answer.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_keep_alive",
+        "_mute",
+        "_protocol",
+        "_request",
+        "_until_close",
+        "complete",
+        "started",
+    )
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._protocol = client_protocol(request)
+        self._keep_alive = request.keep_alive
+        self._head = b""
+        self._chunked = False
+        self._until_close = False
+        self._mute = request.method == "HEAD"
+        self.started = False
+        """Whether bytes of the response have been written."""
+        self.complete = False
+        """Whether the response has been written to its end."""
+
+    def open(self, status: int, headers: bytes, *, length: int | None, reason: bytes = b"") -> None:
+        """Choose the framing and note the head.
+
+        Args:
+            status: a final status.
+            headers: complete lines, each ended by CRLF; none about length, transfer coding or
+                connection.
+            length: bytes of the body, or None if they are not known yet.
+            reason: reason phrase; the usual one if empty.
+        """
+        version = self._request.version
+        if reason:
+            line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
+        else:
+            line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+        framing = b""
+        if status in _BODILESS:
+            self._mute = True
+        elif length is not None:
+            framing = b"content-length: %d\r\n" % length
+        elif version >= HttpVersion11:
+            self._chunked = True
+            framing = b"transfer-encoding: chunked\r\n"
+        else:
+            self._until_close = True
+            self._keep_alive = False
+        if not self._keep_alive:
+            framing += b"connection: close\r\n"
+        elif version < HttpVersion11:
+            framing += b"connection: keep-alive\r\n"
+        self._head = b"%b%b%b\r\n" % (line, headers, framing)
+
+    def write(self, data: bytes, *, last: bool) -> None:
+        """Write body bytes in one go; the head goes in front of the first ones."""
+        if self._mute:
+            framed = b""
+        elif self._chunked:
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            if last:
+                framed += _LAST_CHUNK
+        else:
+            framed = data
+        if not self.started:
+            self.started = True
+            mark_as_answered(self._request)
+            framed = self._head + framed
+            self._head = b""
+        if last:
+            self.complete = True
+        transport = self._protocol.transport
+        # A transport that is closing means a client that left: the handler is being cancelled.
+        if framed and transport is not None and not transport.is_closing():
+            transport.write(framed)
+
+    def send(self, status: int, headers: bytes, body: bytes) -> web.StreamResponse:
+        """Write a whole small response and return what the handler shall return."""
+        self.open(status, headers, length=len(body))
+        self.write(body, last=True)
+        return self.end()
+
+    def send_continue(self) -> None:
+        """Ask the client for the body it announced with `Expect: 100-continue`."""
+        transport = self._protocol.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def close_after(self) -> None:
+        """Close the connection after this response (before `open`: say so in the head)."""
+        self._keep_alive = False
+
+    def feed_from(self, flow: ReadFlow | None) -> None:
+        """Let `flow` be paused while the client does not read."""
+        self._protocol.feed_from(flow)
+
+    def end(self) -> web.StreamResponse:
+        """Return what the handler shall return; a response that is not complete is cut off."""
+        self._protocol.feed_from(None)
+        if not self.complete:
+            self._keep_alive = False
+            transport = self._protocol.transport
+            if self._until_close and transport is not None:
+                # An orderly close would pass for the end of the body.
+                transport.abort()
+        return SentResponse(keep_alive=self._keep_alive)
