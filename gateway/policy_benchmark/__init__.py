@@ -1,1 +1,1 @@
-"""Runs the scheduler and its baselines on simulated engines, and compares them."""
+"""Policies compared in virtual time: workloads, baselines, the closed-form bound, reports."""
