@@ -1,0 +1,65 @@
+"""A client that leaves takes its work with it: nothing goes on running or waiting in a server."""
+
+import asyncio
+
+import pytest
+from openai import AsyncOpenAI
+
+from tests.real_engine.engines import ADAPTERS, Engines
+from tests.real_engine.questions import chat, stream_chat
+
+pytestmark = pytest.mark.real_engine
+
+# As long as the context allows, so that no answer ends by itself in the time that a test takes.
+LONG = 1900
+RELEASED_WITHIN_S = 2.0
+
+
+async def test_a_client_that_leaves_mid_stream_frees_the_server(
+    client: AsyncOpenAI, engines: Engines
+) -> None:
+    generated = await engines.generated_tokens()
+    stream = await stream_chat(client, max_tokens=LONG)
+    for _ in range(5):
+        await anext(stream)
+    assert await engines.in_flight() == 1
+    await stream.close()
+    await engines.become_idle(within_s=RELEASED_WITHIN_S)
+    assert await engines.generated_tokens() - generated < LONG
+
+
+async def test_a_client_that_leaves_before_a_whole_answer_frees_the_server(
+    client: AsyncOpenAI, engines: Engines
+) -> None:
+    generated = await engines.generated_tokens()
+    asking = asyncio.create_task(chat(client, max_tokens=LONG))
+    await engines.become_busy(1, within_s=10.0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await engines.become_idle(within_s=RELEASED_WITHIN_S)
+    assert await engines.generated_tokens() - generated < LONG
+
+
+async def test_clients_that_leave_together_free_what_runs_and_what_waits(
+    client: AsyncOpenAI, engines: Engines
+) -> None:
+    models = ADAPTERS * 3
+    generated = await engines.generated_tokens()
+    asking = [asyncio.create_task(chat(client, model=model, max_tokens=LONG)) for model in models]
+    await engines.become_busy(len(models) // 2, within_s=10.0)
+    for each in asking:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await engines.become_idle(within_s=RELEASED_WITHIN_S)
+    assert await engines.generated_tokens() - generated < LONG * len(models)
+
+
+async def test_a_server_answers_others_after_a_client_left(
+    client: AsyncOpenAI, engines: Engines
+) -> None:
+    stream = await stream_chat(client, max_tokens=LONG)
+    await anext(stream)
+    await stream.close()
+    await engines.become_idle(within_s=RELEASED_WITHIN_S)
+    assert (await chat(client)).choices[0].finish_reason == "length"
