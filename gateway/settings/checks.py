@@ -1,0 +1,108 @@
+"""What no single key can tell: faults between keys, and what is allowed but hardly meant."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.settings.problems import Problem
+from gateway.settings.schema import (
+    ObjectiveSettings,
+    PoolSettings,
+    ServiceSettings,
+    Settings,
+)
+
+_BOUNDS = ("ttft", "tpot", "ntpot")
+
+
+def faults(settings: Settings) -> list[Problem]:
+    """What makes the configuration unusable, each at its key."""
+    return _located(
+        settings, (*_assignment(settings), *_duplicates(settings), *_pool_faults(settings.pools))
+    )
+
+
+def warnings(settings: Settings) -> list[Problem]:
+    """What can be used, but will hardly do what was meant."""
+    return _located(settings, _warnings(settings.effective_pools()))
+
+
+def _located(settings: Settings, found: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Add to each key and text where the key's top level came from."""
+    return [
+        Problem(settings.origins.get(re.split(r"[.\[]", key)[0], ""), key, text)
+        for key, text in found
+    ]
+
+
+def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
+    for index, pool in enumerate(pools):
+        if not pool.servers:
+            yield f"pools[{index}].servers", "no servers, so every request will be refused"
+        if not pool.services and not pool.accept_unregistered_models:
+            yield f"pools[{index}]", "no services and no other models accepted: nothing to serve"
+        for key, service in _services(index, pool):
+            if service.targets and not any(target.weight for target in service.targets):
+                yield f"{key}.targets", "every weight is 0, so its requests will be refused"
+
+
+def _assignment(settings: Settings) -> Iterator[tuple[str, str]]:
+    """`backends` belong to the one pool that names no servers itself."""
+    own = [pool for pool in settings.pools if pool.servers]
+    if settings.backends and own:
+        yield "backends", f"pool {own[0].name!r} has servers of its own; expected one of the two"
+    elif settings.backends and len(settings.pools) > 1:
+        yield "backends", "expected `servers` in each pool, as there are several pools"
+
+
+def _duplicates(settings: Settings) -> Iterator[tuple[str, str]]:
+    pools = list(enumerate(settings.pools))
+    services = [item for index, pool in pools for item in _services(index, pool)]
+    yield from _repeated((f"pools[{i}].name", pool.name) for i, pool in pools)
+    yield from _repeated((f"{key}.name", service.name) for key, service in services)
+    yield from _repeated((f"{key}.model", service.model) for key, service in services)
+    yield from _repeated(
+        (f"pools[{i}].servers[{j}]", url) for i, pool in pools for j, url in enumerate(pool.servers)
+    )
+    yield from _repeated((f"backends[{i}]", url) for i, url in enumerate(settings.backends))
+
+
+def _repeated(named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    first: dict[str, str] = {}
+    for key, value in named:
+        if value in first:
+            yield key, f"{value!r}: already at {first[value]}; expected each once"
+        first.setdefault(value, key)
+
+
+def _services(index: int, pool: PoolSettings) -> Iterator[tuple[str, ServiceSettings]]:
+    for number, service in enumerate(pool.services):
+        yield f"pools[{index}].services[{number}]", service
+
+
+def _pool_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
+    for index, pool in enumerate(pools):
+        for key, service in _services(index, pool):
+            if service.name == DEFAULT_SERVICE:
+                yield f"{key}.name", f"{service.name!r} stands for models without a service"
+            if service.objective:
+                yield from _objective_faults(f"{key}.objective", service.objective)
+            yield from _target_faults(key, service)
+
+
+def _objective_faults(key: str, objective: ObjectiveSettings) -> Iterator[tuple[str, str]]:
+    if not any(getattr(objective, bound) for bound in _BOUNDS):
+        yield key, "expected at least one of ttft, tpot, ntpot"
+    for bound in _BOUNDS:
+        percentile = f"{bound}_percentile"
+        if getattr(objective, percentile) is not None and getattr(objective, bound) is None:
+            yield f"{key}.{percentile}", f"expected {bound} beside it"
+
+
+def _target_faults(key: str, service: ServiceSettings) -> Iterator[tuple[str, str]]:
+    yield from _repeated(
+        (f"{key}.targets[{i}].name", target.name) for i, target in enumerate(service.targets)
+    )
+    weighted = [target for target in service.targets if "weight" in target.model_fields_set]
+    if weighted and len(weighted) < len(service.targets):
+        yield f"{key}.targets", "expected a weight for every target, or for none (an even split)"

@@ -1,0 +1,47 @@
+"""A command-line flag for each top-level key, under the key's name."""
+
+from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, Namespace
+from pathlib import Path
+from typing import Any
+
+from gateway.settings.loading import CONFIG_VARIABLE, load_settings
+from gateway.settings.schema import PoolDefaults, Settings, flag, variable
+
+_FILE_ONLY = {"pools"}
+
+
+def add_setting_flags(parser: ArgumentParser) -> None:
+    """Add `--config` and every key. Values stay text: `load_settings` validates all sources."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"YAML file, see config/gateway.yaml [{CONFIG_VARIABLE}]",
+    )
+    defaults = Settings().model_dump(mode="json")
+    keys = [key for key in Settings.model_fields if key not in _FILE_ONLY]
+    for key in sorted(keys, key=lambda key: key in PoolDefaults.model_fields):
+        field = Settings.model_fields[key]
+        help_text = f"{field.description} [{variable(key)}, default {_shown(defaults[key])}]"
+        kind: dict[str, Any] = (
+            {"action": BooleanOptionalAction} if field.annotation is bool else {"metavar": "VALUE"}
+        )
+        parser.add_argument(
+            flag(key), dest=key, default=SUPPRESS, help=help_text.replace("%", "%%"), **kind
+        )
+
+
+def settings_of(arguments: Namespace) -> Settings:
+    """The configuration in force, with the flags that were given.
+
+    Raises:
+        ConfigurationError: lists everything found wrong.
+    """
+    given = {key: value for key, value in vars(arguments).items() if key in Settings.model_fields}
+    return load_settings(given, arguments.config)
+
+
+def _shown(default: object) -> str:
+    if default is None or default == []:
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)

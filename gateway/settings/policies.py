@@ -1,0 +1,82 @@
+"""From the words of the configuration to what the scheduler is built from."""
+
+from gateway.scheduling.model import (
+    LatencyObjective,
+    LLMServerPool,
+    LLMService,
+    ServiceName,
+    TargetModel,
+)
+from gateway.scheduling.policy import (
+    CapacityPolicy,
+    FairnessPolicy,
+    PickerPolicy,
+    QueuePolicy,
+    RetryPolicy,
+    SchedulingPolicy,
+)
+from gateway.settings.schema import ObjectiveSettings, PoolSettings, ServiceSettings, Settings
+
+
+def scheduling_policies(settings: Settings) -> dict[str, SchedulingPolicy]:
+    """The policy of each pool, by the pool's name."""
+    return {pool.name: _policy(pool) for pool in settings.effective_pools()}
+
+
+def _policy(pool: PoolSettings) -> SchedulingPolicy:
+    return SchedulingPolicy(
+        pool=LLMServerPool(
+            name=pool.name,
+            services=tuple(_service(service) for service in pool.services),
+            accept_unregistered_models=pool.accept_unregistered_models,
+        ),
+        queue=QueuePolicy(
+            max_requests=pool.queue_max_requests,
+            max_bytes=pool.queue_max_bytes,
+            max_non_critical_requests=pool.queue_max_non_critical_requests,
+            timeout_s=pool.queue_timeout,
+        ),
+        retry=RetryPolicy(
+            max_attempts=pool.retry_max_attempts,
+            budget_ratio=pool.retry_budget_ratio,
+            budget_burst=pool.retry_budget_burst,
+        ),
+        capacity=CapacityPolicy(
+            max_requests_per_backend=pool.max_requests_per_backend,
+            max_engine_waiting=pool.max_engine_waiting,
+            default_max_loras=pool.default_max_loras,
+        ),
+        fairness=FairnessPolicy(dimension=pool.fairness_dimension),
+        picker=PickerPolicy(kind=pool.picker, cold_adapter_cost=pool.picker_cold_adapter_cost),
+    )
+
+
+def _service(service: ServiceSettings) -> LLMService:
+    return LLMService(
+        name=ServiceName(service.name),
+        model=service.model,
+        targets=tuple(TargetModel(target.name, target.weight) for target in service.targets),
+        objective=_objective(service.objective) if service.objective else None,
+        priority=service.priority,
+        fairness_weight=service.fairness_weight,
+        max_queue_wait_s=service.max_queue_wait,
+    )
+
+
+def _objective(objective: ObjectiveSettings) -> LatencyObjective:
+    """The target is the highest percentile of the bounds that are set."""
+    percentiles = [
+        own or objective.percentile
+        for bound, own in (
+            (objective.ttft, objective.ttft_percentile),
+            (objective.tpot, objective.tpot_percentile),
+            (objective.ntpot, objective.ntpot_percentile),
+        )
+        if bound is not None
+    ]
+    return LatencyObjective(
+        ttft_s=objective.ttft,
+        tpot_s=objective.tpot,
+        ntpot_s=objective.ntpot,
+        percentile=max(percentiles),
+    )

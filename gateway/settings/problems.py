@@ -1,0 +1,106 @@
+"""What is wrong with a configuration, named by source, key, value and what was expected."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.settings.schema import Settings, flag, variable
+
+_SHOWN_VALUE_LENGTH = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault: `source` is a file, variable or flag, `key` a path such as pools[0].name."""
+
+    source: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        key = "" if self.source in {flag(self.key), variable(self.key)} else self.key
+        return ": ".join(part for part in (self.source, key, self.text) if part)
+
+
+class ConfigurationError(ValueError):
+    """The configuration cannot be used; every fault found is listed, one per line."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, problems)))
+
+
+def fault(source: str, key: str, text: str) -> ConfigurationError:
+    """An error of one problem."""
+    return ConfigurationError([Problem(source, key, text)])
+
+
+def key_path(location: Sequence[int | str]) -> str:
+    """`pools[0].servers[1]` of ("pools", 0, "servers", 1)."""
+    path = ""
+    for step in location:
+        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
+    return path
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """The nearest of the known names, as a question, or nothing."""
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def problems_of(error: ValidationError, sources: Mapping[str, str]) -> list[Problem]:
+    """Translate pydantic's errors; `sources` tells where each top-level key came from."""
+    found = []
+    for detail in error.errors(include_url=False):
+        source = sources.get(str(detail["loc"][0]), "") if detail["loc"] else ""
+        found.append(Problem(source, key_path(detail["loc"]), _text(detail)))
+    return found
+
+
+def _text(detail: ErrorDetails) -> str:
+    match detail["type"]:
+        case "extra_forbidden":
+            known = sorted(_keys_beside(detail["loc"]))
+            return "unknown key" + hint(str(detail["loc"][-1]), known)
+        case "missing":
+            return "missing, and required"
+        case _:
+            expected = detail["msg"].removeprefix("Value error, ")
+            expected = expected.replace("Input should be", "expected", 1)
+            return f"{_shown(detail['input'])}: {expected}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    if len(text) <= _SHOWN_VALUE_LENGTH:
+        return text
+    return text[:_SHOWN_VALUE_LENGTH] + "..."
+
+
+def _keys_beside(location: Sequence[int | str]) -> set[str]:
+    """Keys that the section around `location` knows."""
+    model: type[BaseModel] = Settings
+    for step in location[:-1]:
+        if isinstance(step, int):
+            continue
+        inner = _section(model.model_fields[step].annotation)
+        if inner is None:
+            break
+        model = inner
+    return set(model.model_fields)
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model inside an annotation such as `tuple[Model, ...]` or `Model | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _section(part)
+        if found is not None:
+            return found
+    return None

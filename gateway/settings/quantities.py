@@ -1,0 +1,127 @@
+"""What people write for times, sizes, shares, priorities and URLs, and the values it stands for.
+
+Each type validates from text or a number and serialises (JSON mode) back to the readable form.
+"""
+
+import math
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from gateway.scheduling.model import CRITICAL, NON_CRITICAL
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_BINARY_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
+_PRIORITIES = {"critical": CRITICAL, "non-critical": NON_CRITICAL}
+
+
+def _scaled(value: object, units: dict[str, float] | dict[str, int], expected: str) -> float:
+    """A number, or text of a number with one of `units`; ValueError(`expected`) otherwise."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number, unit = float(value), ""
+    else:
+        match = _NUMBER_AND_UNIT.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(expected)
+        number, unit = float(match[1]), match[2]
+    if (unit and unit not in units) or not math.isfinite(number) or number < 0:
+        raise ValueError(expected)
+    return number * (units[unit] if unit else 1)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `300ms`, `1.5s`, `5min`, `1h`, or of a plain number of seconds."""
+    return _scaled(value, _SECONDS, "expected a duration such as 300ms, 1.5s, 5min or 1h, >= 0")
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact form that `parse_duration` reads back."""
+    for unit in ("h", "min"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:g}{unit}"
+    return f"{seconds * 1000:g}ms" if 0 < seconds < 1 else f"{seconds:.12g}s"
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `64MiB`, `10kB`, or of a plain number of bytes."""
+    return int(_scaled(value, _BYTES | _BINARY_BYTES, "expected a size such as 64MiB or 10kB"))
+
+
+def format_size(size: int) -> str:
+    """The largest binary unit that divides the size; `parse_size` reads it back."""
+    for unit, scale in reversed(_BINARY_BYTES.items()):
+        if size and size % scale == 0:
+            return f"{size // scale}{unit}"
+    return f"{size}B"
+
+
+def parse_percentile(value: object) -> float:
+    """A share in (0, 1) of `0.95`, `95`, `95%` or `p95`."""
+    text = str(value).strip().removeprefix("p").removesuffix("%")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    share = number / 100 if number >= 1 else number
+    if not 0 < share < 1 or isinstance(value, bool):
+        raise ValueError("expected a percentile such as 0.95, 99 or p99")
+    return share
+
+
+def parse_priority(value: object) -> int:
+    """A priority level of `Critical`, `Non-Critical` or an integer."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        named = _PRIORITIES.get(value.strip().lower())
+        if named is not None:
+            return named
+        if re.fullmatch(r"[+-]?\d+", value.strip()):
+            return int(value)
+    raise ValueError("expected Critical, Non-Critical or an integer (higher goes first)")
+
+
+def format_priority(level: int) -> str | int:
+    """The name of a level that has one, else the level."""
+    names = {CRITICAL: "Critical", NON_CRITICAL: "Non-Critical"}
+    return names.get(level, level)
+
+
+def parse_server_url(value: str) -> str:
+    """A server's base URL without trailing slash."""
+    url = value.strip().rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("expected a URL with scheme and host such as http://10.0.0.1:8000")
+    if parts.query or parts.fragment or parts.username or not url.isascii():
+        raise ValueError("expected a URL of host, port and path only")
+    if parts.path.endswith("/v1"):
+        raise ValueError("expected the server's base URL, without /v1")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("expected a port from 0 to 65535") from error
+    return url
+
+
+def split_list(value: object) -> object:
+    """Items of comma-separated text, as flags and variables have it; lists stay as they are."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return value
+
+
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), PlainSerializer(format_duration, when_used="json")
+]
+PositiveDuration = Annotated[Duration, Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), PlainSerializer(format_size, when_used="json")]
+Percentile = Annotated[float, BeforeValidator(parse_percentile)]
+Priority = Annotated[
+    int, BeforeValidator(parse_priority), PlainSerializer(format_priority, when_used="json")
+]
+ServerUrl = Annotated[str, AfterValidator(parse_server_url)]

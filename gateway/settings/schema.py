@@ -1,0 +1,232 @@
+"""Every key there is, with its type, bounds, default and description.
+
+The description is the help text of the flag. Top-level keys are also flags (`--queue-timeout`)
+and variables (`GATEWAY_QUEUE_TIMEOUT`); `PoolDefaults` may be set again inside a pool.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic_settings import NoDecode
+
+from gateway.scheduling.model import CRITICAL, NON_CRITICAL
+from gateway.scheduling.policy import (
+    CapacityPolicy,
+    FairnessDimension,
+    FairnessPolicy,
+    PickerKind,
+    PickerPolicy,
+    QueuePolicy,
+    RetryPolicy,
+)
+from gateway.settings.quantities import (
+    Duration,
+    Percentile,
+    PositiveDuration,
+    Priority,
+    ServerUrl,
+    Size,
+    split_list,
+)
+
+_QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
+_FAIRNESS, _PICKER = FairnessPolicy(), PickerPolicy()
+
+PREFIX = "GATEWAY_"
+
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def variable(key: str) -> str:
+    """The environment variable of a top-level key."""
+    return PREFIX + key.upper()
+
+
+def flag(key: str) -> str:
+    """The command-line flag of a top-level key."""
+    return "--" + key.replace("_", "-")
+
+
+class UpstreamAuthorizationMode(StrEnum):
+    """What becomes of the client's Authorization header on the way to a server."""
+
+    FORWARD = "forward"
+    DROP = "drop"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TargetSettings(_Group):
+    """One model of a service's traffic split."""
+
+    name: Name
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+class ObjectiveSettings(_Group):
+    """A latency objective; a bound's own percentile defaults to `percentile`."""
+
+    ttft: PositiveDuration | None = None
+    tpot: PositiveDuration | None = None
+    ntpot: PositiveDuration | None = None
+    percentile: Percentile = 0.95
+    ttft_percentile: Percentile | None = None
+    tpot_percentile: Percentile | None = None
+    ntpot_percentile: Percentile | None = None
+
+
+class ServiceSettings(_Group):
+    """A workload on a pool; without `model` clients send the service's name."""
+
+    name: Name
+    model: Name = Field(default_factory=lambda known: known.get("name", ""))
+    targets: tuple[TargetSettings, ...] = ()
+    objective: ObjectiveSettings | None = None
+    priority: Priority = Field(
+        default_factory=lambda known: CRITICAL if known.get("objective") else NON_CRITICAL
+    )
+    fairness_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    max_queue_wait: Duration | None = None
+    inject_usage: bool = False
+
+
+class PoolDefaults(BaseModel):
+    """What holds for every pool that does not set its own value."""
+
+    queue_max_requests: Count = Field(
+        _QUEUE.max_requests, description="requests that may wait in a pool's queue"
+    )
+    queue_max_bytes: Size = Field(
+        _QUEUE.max_bytes, description="bytes of request bodies that may wait"
+    )
+    queue_max_non_critical_requests: Count = Field(
+        _QUEUE.max_non_critical_requests, description="Non-Critical requests that may wait"
+    )
+    queue_timeout: Duration = Field(
+        _QUEUE.timeout_s, description="longest wait of a request in the queue"
+    )
+    retry_max_attempts: Annotated[int, Field(ge=1)] = Field(
+        _RETRY.max_attempts, description="servers tried for one request, the first included"
+    )
+    retry_budget_ratio: Annotated[float, Field(ge=0)] = Field(
+        _RETRY.budget_ratio, description="retries earned by each new request"
+    )
+    retry_budget_burst: Annotated[float, Field(ge=0)] = Field(
+        _RETRY.budget_burst, description="most retries that can be saved up"
+    )
+    max_requests_per_backend: Annotated[int, Field(ge=1)] = Field(
+        _CAPACITY.max_requests_per_backend,
+        description="sequences in flight on one server (vLLM's max_num_seqs)",
+    )
+    max_engine_waiting: Count = Field(
+        _CAPACITY.max_engine_waiting,
+        description="requests in a server's own queue above which it gets no more",
+    )
+    default_max_loras: Annotated[int, Field(ge=1)] = Field(
+        _CAPACITY.default_max_loras,
+        description="adapter slots of a server that has not reported them (vLLM's max_loras)",
+    )
+    fairness_dimension: FairnessDimension = Field(
+        _FAIRNESS.dimension, description="what decides between services of one priority"
+    )
+    picker: PickerKind = Field(_PICKER.kind, description="how a server is chosen")
+    picker_cold_adapter_cost: Annotated[float, Field(ge=0)] = Field(
+        _PICKER.cold_adapter_cost,
+        description="requests more that a server holding the adapter may have in flight",
+    )
+    trust_client_headers: bool = Field(
+        default=False, description="let clients set priority and service by header and body"
+    )
+    upstream_authorization: UpstreamAuthorizationMode = Field(
+        UpstreamAuthorizationMode.FORWARD,
+        description="what becomes of the client's Authorization header",
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None, description="bearer key sent to the servers in place of the client's"
+    )
+
+
+class PoolSettings(PoolDefaults):
+    """Servers with one base model and one set of adapters, and the services on them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    servers: tuple[ServerUrl, ...] = ()
+    services: tuple[ServiceSettings, ...] = ()
+    accept_unregistered_models: bool = Field(
+        default_factory=lambda known: not known.get("services")
+    )
+
+
+class Settings(PoolDefaults):
+    """The whole configuration; `loading.load_settings` makes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    host: Name = Field("0.0.0.0", description="address of the clients' listener")  # noqa: S104 - clients come from other machines
+    port: Port = Field(8080, description="port of the clients' listener")
+    admin_host: Name = Field(
+        "127.0.0.1", description="address of the listener for /metrics and /debug"
+    )
+    admin_port: Port = Field(8081, description="port of the listener for /metrics and /debug")
+    max_body_size: Size = Field(64 << 20, description="largest request body")
+    cors_allow_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = Field(
+        (), description="origins browsers may call from, comma-separated; * for any"
+    )
+    debug_headers: bool = Field(
+        default=False, description="tell clients server, queue time and forecast in headers"
+    )
+    backends: Annotated[tuple[ServerUrl, ...], NoDecode, BeforeValidator(split_list)] = Field(
+        (), description="servers of the one pool, comma-separated URLs"
+    )
+    connect_timeout: PositiveDuration = Field(3.0, description="for a connection to a server")
+    first_byte_timeout: PositiveDuration = Field(
+        600.0, description="from request sent to first byte of the answer"
+    )
+    stall_timeout: PositiveDuration = Field(120.0, description="longest silence inside one answer")
+    metrics_interval: PositiveDuration = Field(0.1, description="between polls of /metrics")
+    health_interval: PositiveDuration = Field(1.0, description="between polls of /health")
+    models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")
+    probe_timeout: PositiveDuration = Field(1.0, description="for the answer to one poll")
+    journal: Path | None = Field(None, description="file that every event and decision goes to")
+    seed: int | None = Field(None, description="of the random draws; drawn anew unless set")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe messages shown"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="shape of a log line")
+    pools: tuple[PoolSettings, ...] = ()
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Where each top-level key that is not a default came from."""
+        return self._origins
+
+    def with_origins(self, origins: Mapping[str, str]) -> Self:
+        """A copy that remembers where its values came from."""
+        copy = self.model_copy()
+        copy._origins = dict(origins)  # noqa: SLF001 - the copy is one of us
+        return copy
+
+    def effective_pools(self) -> tuple[PoolSettings, ...]:
+        """The pools with `backends` assigned and every default filled in."""
+        pools = self.pools or (PoolSettings(name="default"),)
+        return tuple(self._with_defaults(pool) for pool in pools)
+
+    def _with_defaults(self, pool: PoolSettings) -> PoolSettings:
+        update: dict[str, Any] = {
+            key: getattr(self, key)
+            for key in PoolDefaults.model_fields
+            if key not in pool.model_fields_set
+        }
+        if not pool.servers:
+            update["servers"] = self.backends
+        return pool.model_copy(update=update)
