@@ -54,9 +54,7 @@ class LoraSlots:
         self.used = True
         running = self.active.get(adapter, 0)
         self.active[adapter] = running + 1
-        self._stats.max_distinct_adapters = max(
-            self._stats.max_distinct_adapters, len(self.active)
-        )
+        self._stats.max_distinct_adapters = max(self._stats.max_distinct_adapters, len(self.active))
         return 0.0 if running else self._load(adapter)
 
     def stop(self, adapter: str) -> None:
@@ -104,7 +102,7 @@ class LoraSlots:
             self._host[adapter] = None
         self._make_room(self._resident, options.max_loras)
         self._resident[adapter] = None
-        return mean_s * exp(self._rng.gauss(-_LOAD_SIGMA**2 / 2, _LOAD_SIGMA))
+        return mean_s * exp(self._rng.gauss(-(_LOAD_SIGMA**2) / 2, _LOAD_SIGMA))
 
     def _make_room(self, adapters: OrderedDict[str, None], slots: int) -> None:
         if len(adapters) >= slots:
