@@ -1,0 +1,48 @@
+"""Usage of an answer in one piece, from a bounded part of its body."""
+
+import re
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.model import TokenUsage
+from gateway.wire.token_usage import read_usage
+
+KEPT_BYTES = 1 << 16
+"""How much of the body's end, and at most of its beginning, is kept."""
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+"""The usage object, which nests once. Inside a JSON string the quote after `usage` is escaped."""
+
+
+class _Answer(Struct):
+    usage: Raw = Raw(b"null")
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+class JsonAnswerScanner:
+    """Watches one JSON body. A body over KEPT_BYTES is searched at its end, then its beginning."""
+
+    def __init__(self, *, kept_bytes: int = KEPT_BYTES) -> None:
+        self._kept_bytes = kept_bytes
+        self._head = b""
+        self._tail = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Watch the next bytes of the body (transfer encoding removed)."""
+        self._tail += data
+        if len(self._tail) > 2 * self._kept_bytes:
+            self._head = self._head or bytes(self._tail[: self._kept_bytes])
+            del self._tail[: -self._kept_bytes]
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Token counts, once the whole body has been fed; fields are None where it has none."""
+        try:
+            if not self._head:
+                return read_usage(msgspec.json.decode(_ANSWER.decode(self._tail).usage))
+            found = [*_USAGE.findall(self._tail)[-1:], *_USAGE.findall(self._head)[-1:]]
+            return read_usage(msgspec.json.decode(found[0]) if found else None)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return TokenUsage()

@@ -1,0 +1,211 @@
+"""Headers between client, gateway and server: what passes, what is dropped, what is read.
+
+Headers are pairs of bytes, names in any case. Framing (Content-Length, Transfer-Encoding) never
+passes: whoever writes the message makes it anew, so that two readings of one message cannot differ.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.wire.openai_request import BadRequest
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    },
+)
+"""RFC 9110, 7.6.1, and those that older software sends from hop to hop."""
+_NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+_STEERING = (b"x-gateway-", b"x-slo-", b"x-llm-d-slo-")
+"""Prefixes of the headers that speak to the gateway."""
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+"""RFC 9110, 5.6.2: token."""
+_BREAKS_OUT = re.compile(rb"[\r\n\0]")
+_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_NUMBER = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,12})?\Z")
+_SLO_HEADER = re.compile(rb"x-(?:llm-d-)?slo-(ttft|tpot)-ms\Z", re.IGNORECASE)
+_MAX_SLO_MS = 86_400_000.0
+
+
+class CredentialPolicy(StrEnum):
+    """What happens to a client's credentials (Authorization, X-Api-Key) on the way to a server."""
+
+    FORWARD = "forward"
+    REPLACE = "replace"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingPolicy:
+    """How request headers go to a server.
+
+    Attributes:
+        credentials: what happens to the client's credentials.
+        authorization: value of Authorization for REPLACE; unused otherwise.
+        forwards_steering: pass the headers that speak to the gateway on (a gateway behind this).
+    """
+
+    credentials: CredentialPolicy = CredentialPolicy.FORWARD
+    authorization: str = ""
+    forwards_steering: bool = False
+
+
+def choose_request_id(headers: Headers, *, generated: str) -> str:
+    """The client's X-Request-Id if it sent a single valid one, else the generated id.
+
+    It names the request in logs and to the server; it need not be unique.
+    """
+    given = [value for name, value in headers if name.lower() == b"x-request-id"]
+    return given[0].decode() if len(given) == 1 and _ID.match(given[0]) else generated
+
+
+def request_headers_to_forward(
+    headers: Headers,
+    *,
+    host: str,
+    request_id: str,
+    policy: ForwardingPolicy,
+) -> list[tuple[bytes, bytes]]:
+    """The headers to send to a server, without Content-Length, which the sender adds.
+
+    Args:
+        headers: as received from the client.
+        host: authority of the server.
+        request_id: made by `choose_request_id`.
+        policy: what happens to credentials and steering headers.
+
+    Raises:
+        BadRequest: ambiguous framing, or a header that would break out of its line.
+    """
+    received = [(name.lower(), value) for name, value in headers]
+    _refuse_smuggling(received)
+    dropped = _NOT_FORWARDED | _named_by_connection(received)
+    if policy.credentials is not CredentialPolicy.FORWARD:
+        dropped |= _CREDENTIALS
+    forwarded = [(b"host", host.encode()), (b"x-request-id", request_id.encode())]
+    if policy.credentials is CredentialPolicy.REPLACE:
+        forwarded.append((b"authorization", policy.authorization.encode()))
+    forwarded += [
+        (name, value)
+        for name, value in received
+        if name not in dropped and (policy.forwards_steering or not name.startswith(_STEERING))
+    ]
+    return forwarded
+
+
+def response_headers_to_client(
+    headers: Headers,
+    *,
+    request_id: str,
+    event_stream: bool,
+    keeps_length: bool,
+) -> list[tuple[bytes, bytes]]:
+    """The headers to send to the client.
+
+    Args:
+        headers: as received from the server.
+        request_id: id of this request.
+        event_stream: the body is a stream of events: buffering and caching are forbidden.
+        keeps_length: the body passes unchanged and framed by Content-Length.
+    """
+    received = [(name.lower(), value) for name, value in headers]
+    dropped = (_HOP_BY_HOP | _named_by_connection(received)) | {b"x-request-id"}
+    if not keeps_length:
+        dropped |= {b"content-length"}
+    if event_stream:
+        dropped |= {b"cache-control", b"x-accel-buffering"}
+    passed = [
+        (name, value)
+        for name, value in received
+        if name not in dropped and _NAME.match(name) and not _BREAKS_OUT.search(value)
+    ]
+    passed.append((b"x-request-id", request_id.encode()))
+    if event_stream:
+        passed += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    return passed
+
+
+def parse_slo_headers(headers: Headers) -> tuple[float | None, float | None]:
+    """The client's own bounds on TTFT and TPOT, in seconds.
+
+    Reads x-slo-ttft-ms and x-slo-tpot-ms, or the same with x-llm-d-slo-; of several the smallest.
+
+    Raises:
+        BadRequest: not a number of milliseconds above 0 and up to a day.
+    """
+    bounds = {b"ttft": math.inf, b"tpot": math.inf}
+    for name, value in headers:
+        found = _SLO_HEADER.match(name)
+        if found is not None:
+            bound = found[1].lower()
+            bounds[bound] = min(bounds[bound], _milliseconds(name, value))
+    ttft, tpot = (None if math.isinf(ms) else ms / 1_000 for ms in bounds.values())
+    return ttft, tpot
+
+
+def parse_fairness_id(headers: Headers) -> str | None:
+    """The client's x-gateway-inference-fairness-id, or None.
+
+    Raises:
+        BadRequest: longer than 128 characters, or with others than letters, digits and `._:-`.
+    """
+    found = None
+    for name, value in headers:
+        if name.lower() == b"x-gateway-inference-fairness-id":
+            if not _ID.match(value):
+                raise BadRequest(
+                    "x-gateway-inference-fairness-id must be 1 to 128 letters, digits or ._:- .",
+                    param="x-gateway-inference-fairness-id",
+                )
+            found = value.decode()
+    return found
+
+
+def _milliseconds(name: bytes, value: bytes) -> float:
+    milliseconds = float(value) if _NUMBER.match(value.strip()) else 0.0
+    if not 0.0 < milliseconds <= _MAX_SLO_MS:
+        header = name.decode("latin-1").lower()
+        raise BadRequest(
+            f"The header {header} must be a number of milliseconds above 0 and up to one day.",
+            param=header,
+        )
+    return milliseconds
+
+
+def _named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    return frozenset(
+        option.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for option in value.split(b",")
+    )
+
+
+def _refuse_smuggling(headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse what two servers might read differently (RFC 9112, 6.1 and 6.3; 5.1)."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if (
+        len(lengths) + len(codings) > 1
+        or any(not value.isdigit() for value in lengths)
+        or any(value.strip().lower() != b"chunked" for value in codings)
+    ):
+        raise BadRequest("Content-Length and Transfer-Encoding contradict each other.")
+    for name, value in headers:
+        if _NAME.match(name) is None or _BREAKS_OUT.search(value) is not None:
+            raise BadRequest("A header has characters that HTTP does not allow.")

@@ -1,0 +1,72 @@
+"""The `model` field of a multipart body (audio uploads); the body itself goes on unchanged."""
+
+import re
+
+from gateway.wire.openai_request import BadRequest, ParsedRequest, RequestKind, check_model
+
+_PARAMETER = r"""\s*;\s*([\w*-]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s"]*))"""
+_TYPE_PARAMETER = re.compile(_PARAMETER)
+_PART_PARAMETER = re.compile(_PARAMETER.encode())
+_DISPOSITION = re.compile(rb"(?:^|\r\n)content-disposition:\s*form-data\b([^\r\n]*)", re.IGNORECASE)
+_MAX_BOUNDARY = 70
+"""RFC 2046, 5.1.1."""
+_MAX_PARTS = 256
+_MAX_PART_HEAD = 4_096
+_MAX_FIELD = 4_096
+"""Longer values are files, or no model's name."""
+
+
+def parse_multipart_model(content_type: str, body: bytes) -> ParsedRequest:
+    """Find the model, and whether a stream is wanted, in a multipart/form-data body.
+
+    Args:
+        content_type: the request's Content-Type; it names the boundary.
+        body: the whole body.
+
+    Raises:
+        BadRequest: no boundary, too many parts, no model, or a model that may not be used.
+    """
+    fields = _short_fields(b"--" + _boundary(content_type), body)
+    try:
+        model = fields["model"].decode() if "model" in fields else None
+    except UnicodeDecodeError:
+        raise BadRequest("The field `model` is not UTF-8.", param="model") from None
+    return ParsedRequest(
+        kind=RequestKind.OTHER,
+        body=body,
+        model=check_model(model),
+        streamed=fields.get("stream", b"").strip().lower() in {b"true", b"1"},
+    )
+
+
+def _boundary(content_type: str) -> bytes:
+    media_type, _, _ = content_type.partition(";")
+    if media_type.strip().lower() == "multipart/form-data":
+        for name, quoted, bare in _TYPE_PARAMETER.findall(content_type[len(media_type) :]):
+            value = quoted or bare
+            if name.lower() == "boundary" and value.isascii() and 1 <= len(value) <= _MAX_BOUNDARY:
+                return bytes(value, "ascii")
+    raise BadRequest("The Content-Type of a multipart body must name a boundary (RFC 2046).")
+
+
+def _short_fields(delimiter: bytes, body: bytes) -> dict[str, bytes]:
+    """Name -> value of the parts that are no files; of equal names the last, as in vLLM."""
+    fields: dict[str, bytes] = {}
+    start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
+    for _ in range(_MAX_PARTS):
+        start += len(delimiter)
+        stop = body.find(b"\r\n" + delimiter, start)
+        if stop < 0:
+            return fields
+        head_end = body.find(b"\r\n\r\n", start, min(stop, start + _MAX_PART_HEAD))
+        disposition = _DISPOSITION.search(body, start, max(start, head_end))
+        if disposition is not None and stop - head_end <= _MAX_FIELD:
+            parameters = {
+                name.lower(): quoted or bare
+                for name, quoted, bare in _PART_PARAMETER.findall(disposition[1])
+            }
+            if b"name" in parameters and b"filename" not in parameters:
+                name = parameters[b"name"].decode("latin-1")
+                fields[name] = body[head_end + 4 : stop]
+        start = stop + 2
+    raise BadRequest(f"The multipart body has more than {_MAX_PARTS} parts.")

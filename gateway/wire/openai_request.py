@@ -1,0 +1,290 @@
+"""A client's request body: what scheduling needs of it, and the same body with values replaced.
+
+A body is parsed once, and only its top level: prompts stay raw bytes, so that the cost is linear
+and small. Duplicate keys count as vLLM counts them (the last one wins). What only the model server
+can judge (temperature, tools, ...) is left to it.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from gateway.wire.prompt_text import count_token_ids, hash_prefix, text_bytes
+
+_MAX_MODEL_LENGTH = 512
+_MAX_CHOICES = 10_000
+_MAX_TOKENS = (1 << 31) - 1
+_COMPLETION_DEFAULT_MAX_TOKENS = 16
+"""What vLLM (and OpenAI) take for /v1/completions without max_tokens."""
+_NOT_GENERATING = frozenset(
+    {
+        "classify",
+        "count_tokens",
+        "detokenize",
+        "embed",
+        "embeddings",
+        "generative_scoring",
+        "moderations",
+        "pooling",
+        "rerank",
+        "score",
+        "tokenize",
+    },
+)
+"""Last path segments of the endpoints that cost one prefill, or less, and write no tokens."""
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NAMED_FIELD = re.compile(r"`\$\.(\w+)")
+
+
+class BadRequest(Exception):  # noqa: N818 (the name says what it is, in the terms of HTTP)
+    """The client's request cannot be served as it is; the message says what to change.
+
+    Attributes:
+        status: HTTP status of the answer.
+        message: for the client.
+        param: the body's field or the header at fault, or None.
+        code: the `code` of the OpenAI-shaped error; the status, as vLLM does it.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = status
+
+
+class RequestKind(StrEnum):
+    """The formats whose streams the gateway knows in depth, and all others."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """What the gateway knows of one request's body.
+
+    Attributes:
+        kind: format of the request, by its path.
+        body: as received.
+        model: the model name that the client sent.
+        streamed: whether the client asked for a stream.
+        includes_usage: whether the client itself asked for the usage chunk of a stream.
+        has_priority: whether the body carries a `priority`.
+        generates: False for embeddings and the like: one prefill, no output tokens.
+        max_tokens: bound on output tokens, or None.
+        choices: number of sequences the engine runs: `n` (or `best_of`) times the prompts.
+        prompt_bytes: bytes of text in the prompt, system text and tools included; a file inside
+            the body (base64) counts as a fixed small size.
+        prompt_tokens: exact length, over all prompts, if token ids were sent; else None.
+        prefix_blocks: chained hashes of the prompt's leading blocks, longest prefix last.
+    """
+
+    kind: RequestKind
+    body: bytes
+    model: str
+    streamed: bool = False
+    includes_usage: bool = False
+    has_priority: bool = False
+    generates: bool = True
+    max_tokens: int | None = None
+    choices: int = 1
+    prompt_bytes: int = 0
+    prompt_tokens: int | None = None
+    prefix_blocks: tuple[int, ...] = ()
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+_NOTHING = Raw(b"")
+
+
+class _Fields(Struct):
+    """The top-level fields that the gateway reads, over all endpoints."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    n: int | None = None
+    best_of: int | None = None
+    max_tokens: int | UnsetType | None = UNSET
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    messages: Raw = _NOTHING
+    prompt: Raw = _NOTHING
+    input: Raw = _NOTHING
+    tools: Raw = _NOTHING
+    system: Raw = _NOTHING
+    instructions: Raw = _NOTHING
+    cache_salt: Raw = _NOTHING
+    priority: Raw = _NOTHING
+
+
+_FIELDS = msgspec.json.Decoder(_Fields)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+
+
+def parse_json_request(path: str, body: bytes) -> ParsedRequest:
+    """Read the top level of a JSON body sent to `path` (without query).
+
+    Raises:
+        BadRequest: the body is not a JSON object, or a field the gateway needs has a bad value.
+    """
+    fields = _decode(body)
+    kind = _kind_of(path)
+    generates = path.rsplit("/", 1)[-1] not in _NOT_GENERATING
+    prompt = bytes(_prompt_of(kind, fields))
+    prompts, prompt_tokens = 1, None
+    if kind is RequestKind.COMPLETION:
+        prompts, prompt_tokens = count_token_ids(prompt)
+    preamble = tuple(map(bytes, (fields.tools, fields.system, fields.instructions)))
+    options = fields.stream_options
+    return ParsedRequest(
+        kind=kind,
+        body=body,
+        model=check_model(fields.model),
+        streamed=bool(fields.stream),
+        includes_usage=options is not None and bool(options.include_usage),
+        has_priority=bool(bytes(fields.priority)),
+        generates=generates,
+        max_tokens=_max_tokens(kind, fields),
+        choices=_choices(kind, fields) * prompts,
+        prompt_bytes=text_bytes(prompt or body) + sum(map(len, preamble)),
+        prompt_tokens=prompt_tokens,
+        prefix_blocks=(
+            hash_prefix(prompt, seeds=(kind.encode(), bytes(fields.cache_salt), *preamble))
+            if generates
+            else ()
+        ),
+    )
+
+
+def check_model(model: str | None) -> str:
+    """Return the client's model name if it can safely go into logs, headers and bodies.
+
+    Raises:
+        BadRequest: it is missing, empty, too long or has control characters.
+    """
+    if model is None:
+        raise BadRequest("The field `model` is missing: name the model to use.", param="model")
+    if not model.strip():
+        raise BadRequest("The field `model` is empty: name the model to use.", param="model")
+    if len(model) > _MAX_MODEL_LENGTH:
+        raise BadRequest(
+            f"The field `model` is longer than {_MAX_MODEL_LENGTH} characters.",
+            param="model",
+        )
+    if _CONTROL_CHARACTER.search(model):
+        raise BadRequest("The field `model` has control characters in it.", param="model")
+    return model
+
+
+def rewrite_body(
+    request: ParsedRequest,
+    *,
+    model: str | None = None,
+    priority: int | None = None,
+    drop_priority: bool = False,
+    include_usage: bool = False,
+    return_token_ids: bool = False,
+) -> bytes:
+    """The JSON body of `request` with some top-level values replaced or added.
+
+    Every other value keeps its bytes. Without changes the received body itself is returned.
+
+    Args:
+        request: made by `parse_json_request`.
+        model: model name to send.
+        priority: value to send (vLLM's sign: smaller is sooner).
+        drop_priority: leave the client's value out.
+        include_usage: ask for the usage chunk; the other stream options are kept.
+        return_token_ids: ask for the token ids of prompt and answer.
+    """
+    changes: dict[str, Raw] = {}
+    if model is not None and model != request.model:
+        changes["model"] = Raw(msgspec.json.encode(model))
+    if priority is not None:
+        changes["priority"] = Raw(b"%d" % priority)
+    if return_token_ids:
+        changes["return_token_ids"] = Raw(b"true")
+    add_usage = include_usage and not request.includes_usage
+    drop_priority = drop_priority and priority is None and request.has_priority
+    if not (changes or add_usage or drop_priority):
+        return request.body
+    members = _MEMBERS.decode(request.body)
+    if drop_priority:
+        del members["priority"]
+    if add_usage:
+        options = bytes(members.get("stream_options", _NOTHING))
+        kept = _MEMBERS.decode(options) if options.startswith(b"{") else {}
+        changes["stream_options"] = Raw(msgspec.json.encode(kept | {"include_usage": Raw(b"true")}))
+    return msgspec.json.encode(members | changes)
+
+
+def _decode(body: bytes) -> _Fields:
+    try:
+        return _FIELDS.decode(body)
+    except msgspec.ValidationError as error:
+        named = _NAMED_FIELD.search(str(error))
+        if named is None:
+            raise BadRequest(f"The body must be a JSON object: {error}.") from None
+        raise BadRequest(
+            f"The field `{named[1]}` has a bad value: {error}.",
+            param=named[1],
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+
+
+def _kind_of(path: str) -> RequestKind:
+    if path.endswith("/chat/completions"):
+        return RequestKind.CHAT
+    if path.endswith("/completions"):
+        return RequestKind.COMPLETION
+    return RequestKind.OTHER
+
+
+def _prompt_of(kind: RequestKind, fields: _Fields) -> Raw:
+    match kind:
+        case RequestKind.CHAT:
+            return fields.messages
+        case RequestKind.COMPLETION:
+            return fields.prompt
+        case RequestKind.OTHER:
+            given = (fields.input, fields.messages, fields.prompt)
+            return next((raw for raw in given if bytes(raw)), _NOTHING)
+
+
+def _max_tokens(kind: RequestKind, fields: _Fields) -> int | None:
+    bound = fields.max_tokens
+    if bound is UNSET:
+        bound = _COMPLETION_DEFAULT_MAX_TOKENS if kind is RequestKind.COMPLETION else None
+    bounds = {
+        "max_tokens": bound,
+        "max_completion_tokens": fields.max_completion_tokens,
+        "max_output_tokens": fields.max_output_tokens,
+    }
+    for name, value in bounds.items():
+        if value is not None and not 0 <= value <= _MAX_TOKENS:
+            raise BadRequest(f"The field `{name}` must be 0 to {_MAX_TOKENS}.", param=name)
+    if kind is RequestKind.COMPLETION:
+        return bound
+    given = (fields.max_completion_tokens, fields.max_output_tokens, bound)
+    return next((value for value in given if value is not None), None)
+
+
+def _choices(kind: RequestKind, fields: _Fields) -> int:
+    for name, value in (("n", fields.n), ("best_of", fields.best_of)):
+        if value is not None and not 1 <= value <= _MAX_CHOICES:
+            raise BadRequest(f"The field `{name}` must be 1 to {_MAX_CHOICES}.", param=name)
+    best_of = fields.best_of if kind is RequestKind.COMPLETION else None
+    return max(fields.n or 1, best_of or 1)

@@ -1,0 +1,194 @@
+"""Marks in a response stream as it passes: events, first token, usage, error, end.
+
+Nothing is held back or changed: the relay forwards the bytes and shows them to the scanner. The
+marks do not depend on how the bytes are split over feeds.
+
+Each event is decoded by msgspec into the few fields that matter, everything else skipped. That
+takes .4 us for an event of 200 bytes, less than three `bytes.find` over it, and text that looks
+like a mark (in content, in the keys of logprobs) cannot deceive it.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from gateway.scheduling.model import TokenUsage
+from gateway.wire.token_usage import read_usage
+
+MAX_EVENT_BYTES = 1 << 20
+"""Longer events are counted, but neither kept nor looked into."""
+_LAST_TYPES = frozenset(
+    {"response.completed", "response.incomplete", "message_stop", "transcript.text.done"},
+)
+"""Types of the event that ends an answer well, in the formats that have no finish_reason."""
+
+
+class StreamError(NamedTuple):
+    """An error inside a stream, after its 200; `code` is a number (HTTP status in vLLM) or None."""
+
+    code: int | None
+    message: str
+
+
+class _Choice(Struct, gc=False):
+    finish_reason: Any = None
+    delta: Any = None
+
+
+class _Event(Struct, gc=False):
+    """What may be a mark in an event of Chat, Completions, Responses or Messages."""
+
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    error: Any = None
+    type: Any = None
+    code: Any = None
+    message: Any = None
+    response: Any = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+class SseScanner:
+    """Watches one `text/event-stream` body.
+
+    Attributes:
+        events: data events so far, without [DONE] and events without data.
+        first_token: whether output has arrived. Role announcements (a delta with `role` and
+            nothing else but empty values) and chunks without choices are no output.
+        finished: whether an answer said why it ended (`finish_reason`, or the last event's type).
+        done: whether `[DONE]` came. vLLM sends it after errors too: it is no proof of success.
+        error: the last error event, or None.
+    """
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.events = 0
+        self.first_token = False
+        self.finished = False
+        self.done = False
+        self.error: StreamError | None = None
+        self._usage: dict[str, Any] = {}
+        self._max_event_bytes = max_event_bytes
+        self._carry = bytearray()
+        self._after_cr = False
+        self._skipping = False
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Token counts as the newest usage in the stream says, and the events."""
+        return read_usage(self._usage, events=self.events)
+
+    def feed(self, data: bytes) -> None:
+        """Watch the next bytes of the body (transfer encoding removed)."""
+        if self._after_cr or b"\r" in data:
+            data = self._with_plain_line_ends(data)
+        if self._carry or not data.endswith(b"\n\n"):
+            data = self._complete_events(data)
+        for event in data.split(b"\n\n"):
+            if event:
+                self._scan(event)
+
+    def _with_plain_line_ends(self, data: bytes) -> bytes:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._after_cr = False
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _complete_events(self, data: bytes) -> bytes:
+        """The events that `data` completes; the rest is carried to the next feed."""
+        carry = self._carry
+        searched = max(0, len(carry) - 1)
+        carry += data
+        cut = carry.rfind(b"\n\n", searched) + 2
+        if cut < 2:
+            # Up to two line ends, before and after the event, do not belong to it.
+            if self._skipping or len(carry) > self._max_event_bytes + 2:
+                self.events += not self._skipping
+                self._skipping = True
+                del carry[:-1]
+            return b""
+        complete = bytes(carry[:cut])
+        del carry[:cut]
+        if self._skipping:
+            self._skipping = False
+            complete = complete.partition(b"\n\n")[2]
+        return complete
+
+    def _scan(self, event: bytes) -> None:
+        if event.startswith(b"data: {") and b"\n" not in event:
+            payload = event[6:]
+        else:
+            event = event.lstrip(b"\n")
+            payload = _data_of(event)
+            if payload == b"[DONE]":
+                self.done = True
+                return
+            if not payload and len(event) <= self._max_event_bytes:
+                return
+        self.events += 1
+        if len(event) > self._max_event_bytes:
+            return
+        try:
+            marks = _EVENT.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.first_token = True  # a format that we do not know: take it for output
+            return
+        self._mark(marks)
+
+    def _mark(self, event: _Event) -> None:
+        if isinstance(event.usage, dict):
+            self._usage |= event.usage
+        if event.error is not None:
+            self.error = _stream_error(event.error)
+        elif event.choices is None:
+            self._mark_typed(event)
+        else:
+            for choice in event.choices:
+                if choice.finish_reason is not None:
+                    self.finished = True
+                if not self.first_token and _carries_output(choice):
+                    self.first_token = True
+
+    def _mark_typed(self, event: _Event) -> None:
+        """Marks of the formats whose events carry a `type`: Responses, Messages, transcripts."""
+        kind = event.type
+        if kind == "error":
+            self.error = _stream_error({"code": event.code, "message": event.message})
+        elif isinstance(kind, str) and kind in _LAST_TYPES:
+            self.finished = True
+        elif not isinstance(kind, str) or (kind.endswith("delta") and kind != "message_delta"):
+            self.first_token = True
+        wrapped = event.response or event.message
+        if isinstance(wrapped, dict):
+            if isinstance(wrapped.get("usage"), dict):
+                self._usage |= wrapped["usage"]
+            if kind == "response.failed":
+                self.error = _stream_error(wrapped.get("error"))
+
+
+def _data_of(event: bytes) -> bytes:
+    """The data of an event, its data lines joined (HTML standard, 9.2.6)."""
+    lines = event.split(b"\n")
+    values = [line[5:] for line in lines if line.startswith(b"data:")]
+    return b"\n".join(value.removeprefix(b" ") for value in values).strip()
+
+
+def _carries_output(choice: _Choice) -> bool:
+    """Whether a choice of a chunk is more than the announcement of its role."""
+    delta = choice.delta
+    if not isinstance(delta, dict) or "role" not in delta or choice.finish_reason is not None:
+        return True
+    return any(value for name, value in delta.items() if name != "role")
+
+
+def _stream_error(error: object) -> StreamError:
+    fields = error if isinstance(error, dict) else {"message": error}
+    code, message = fields.get("code"), fields.get("message")
+    return StreamError(
+        code if isinstance(code, int) and not isinstance(code, bool) else None,
+        message if isinstance(message, str) else "",
+    )

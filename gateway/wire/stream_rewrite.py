@@ -1,0 +1,209 @@
+"""Changes in an answer as it passes: the client's model name; a usage chunk it did not ask for.
+
+Only what may still change is held back: of a stream its unfinished line, of a body in one piece
+what comes before its model. How the bytes are split over feeds does not matter.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.scheduling.model import TokenUsage
+from gateway.wire.token_usage import read_usage
+
+MAX_HELD_BYTES = 1 << 20
+"""A longer line passes unchanged, and so does a body whose model has not come by then."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_IN_ENVELOPE = re.compile(
+    rb'"(?:response|message)"\s*:\s*\{'
+    rb'(?:[^{}"]+|"[^"\\]*(?:\\.[^"\\]*)*"|\{(?:[^{}"]+|"[^"\\]*(?:\\.[^"\\]*)*")*\})*\Z',
+    re.DOTALL,
+)
+"""Up to a member of the object that the Responses and Messages APIs wrap an answer in."""
+
+
+class _WholeLines:
+    """Gives each whole line to `change`; a line over `max_held_bytes` passes unchanged."""
+
+    def __init__(self, change: Callable[[bytes], bytes], max_held_bytes: int) -> None:
+        self._change = change
+        self._max_held_bytes = max_held_bytes
+        self._held = bytearray()
+        self._passing = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the stream -> those that are ready."""
+        passed = b""
+        if self._passing:
+            end = data.find(b"\n") + 1
+            if not end:
+                return data
+            passed, data = data[:end], data[end:]
+            self._passing = False
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            lines = (self._held + data[:cut]).split(b"\n")
+            passed += b"".join(self._change_line(bytes(line) + b"\n") for line in lines[:-1])
+            self._held.clear()
+        self._held += data[cut:]
+        if len(self._held) > self._max_held_bytes:
+            self._passing = True
+            passed += self.flush()
+        return passed
+
+    def flush(self) -> bytes:
+        """What is still held."""
+        held = bytes(self._held)
+        self._held.clear()
+        return held
+
+    def _change_line(self, line: bytes) -> bytes:
+        return self._change(line) if len(line) <= self._max_held_bytes + 1 else line
+
+
+class _WholeBody:
+    """Holds a body until `change` finds what it looks for, or `max_held_bytes` have come."""
+
+    def __init__(self, change: Callable[[bytes], bytes | None], max_held_bytes: int) -> None:
+        self._change = change
+        self._max_held_bytes = max_held_bytes
+        self._held = bytearray()
+        self._next_look = 1
+        self._passing = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the body -> those that are ready."""
+        if self._passing:
+            return data
+        self._held += data
+        # Looking only when the length has doubled keeps many small feeds linear.
+        if len(self._held) < min(self._next_look, self._max_held_bytes):
+            return b""
+        self._next_look = 2 * len(self._held)
+        changed = self._look()
+        self._passing = changed is not None or len(self._held) >= self._max_held_bytes
+        if not self._passing:
+            return b""
+        ready = bytes(self._held) if changed is None else changed
+        self._held.clear()
+        return ready
+
+    def flush(self) -> bytes:
+        """What is still held."""
+        changed = self._look()
+        return bytes(self._held) if changed is None else changed
+
+    def _look(self) -> bytes | None:
+        head = bytes(self._held[: self._max_held_bytes])
+        changed = self._change(head)
+        return None if changed is None else changed + self._held[len(head) :]
+
+
+class ModelNameRewriter:
+    """Names the client's model in an answer that another model gave.
+
+    Changes the value of the top-level `model` (in a stream also of the `response` or `message`
+    that an event wraps) where it is the name that was sent to the server; nothing else, whatever
+    the text of the answer says.
+
+    Args:
+        sent: the name that the server was asked for.
+        shown: the name that the client asked for.
+        streamed: the body is an event stream; else one JSON document.
+        max_held_bytes: bound on what is held back.
+    """
+
+    def __init__(
+        self,
+        sent: str,
+        shown: str,
+        *,
+        streamed: bool,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        names = sorted({json.dumps(sent), json.dumps(sent, ensure_ascii=False)})
+        alternatives = b"|".join(re.escape(name.encode()) for name in names)
+        self._member = re.compile(rb'"model"\s*:\s*(%b)' % alternatives)
+        self._shown = json.dumps(shown, ensure_ascii=False).encode()
+        self._body = (
+            _WholeLines(self._rename_line, max_held_bytes)
+            if streamed
+            else _WholeBody(self._rename, max_held_bytes)
+        )
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the body -> those that are ready for the client."""
+        return self._body.feed(data)
+
+    def flush(self) -> bytes:
+        """What is still held when the body has ended."""
+        return self._body.flush()
+
+    def _rename_line(self, line: bytes) -> bytes:
+        return (self._rename(line) if line.startswith(b"data:") else None) or line
+
+    def _rename(self, document: bytes) -> bytes | None:
+        """The document with its model renamed; None if it does not name the model."""
+        depth, seen = 0, 0
+        for member in self._member.finditer(document):
+            # Strings go first, so that what stands in them does not count; one that is open here
+            # holds the member (as an odd key) and closes with it.
+            between, in_string, _ = _STRING.sub(b"", document[seen : member.start()]).partition(
+                b'"'
+            )
+            depth += sum(map(between.count, (b"{", b"["))) - sum(map(between.count, (b"}", b"]")))
+            seen = member.end()
+            if in_string or depth not in {1, 2}:
+                continue
+            if depth == 1 or _IN_ENVELOPE.search(document, 0, member.start()):
+                return document[: member.start(1)] + self._shown + document[seen:]
+        return None
+
+
+class _Chunk(Struct):
+    choices: Any = None
+    usage: Any = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class UsageChunkFilter:
+    """Takes the usage chunk (no choices) out of a stream whose client did not ask for it.
+
+    Attributes:
+        usage: what the chunk said, once it came.
+    """
+
+    def __init__(self, *, max_held_bytes: int = MAX_HELD_BYTES) -> None:
+        self.usage: TokenUsage | None = None
+        self._lines = _WholeLines(self._drop_usage_chunk, max_held_bytes)
+        self._after_chunk = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the stream -> those that are ready for the client."""
+        return self._lines.feed(data)
+
+    def flush(self) -> bytes:
+        """What is still held when the stream has ended."""
+        return self._lines.flush()
+
+    def _drop_usage_chunk(self, line: bytes) -> bytes:
+        follows_chunk, self._after_chunk = self._after_chunk, False
+        if follows_chunk and not line.strip():
+            return b""
+        if not line.startswith(b"data:") or b'"usage"' not in line:
+            return line
+        try:
+            chunk = _CHUNK.decode(line[5:])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return line
+        if chunk.choices != [] or not isinstance(chunk.usage, dict):
+            return line
+        self.usage = read_usage(chunk.usage)
+        self._after_chunk = True
+        return b""
