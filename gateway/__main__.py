@@ -19,7 +19,7 @@ from gateway.settings.loading import load_file
 from gateway.settings.problems import ConfigurationError, hint
 
 PROGRAM = "llm-gateway"
-_FAULTS_OF_USE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
+_FAULTS_OF_USE = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 class Command(NamedTuple):

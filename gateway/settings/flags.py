@@ -7,7 +7,7 @@ from typing import Any
 from gateway.settings.loading import CONFIG_VARIABLE, load_settings
 from gateway.settings.schema import PoolDefaults, Settings, flag, variable
 
-_FILE_ONLY = {"pools"}
+_FILE_ONLY = frozenset({"pools"})
 
 
 def add_setting_flags(parser: ArgumentParser) -> None:

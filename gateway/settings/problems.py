@@ -10,6 +10,8 @@ from pydantic_core import ErrorDetails
 from gateway.settings.schema import Settings, flag, variable
 
 _SHOWN_VALUE_LENGTH = 80
+_SECRETS = frozenset({"upstream_api_key"})
+_MASK = "**********"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ def problems_of(error: ValidationError, sources: Mapping[str, str]) -> list[Prob
     """Translate pydantic's errors; `sources` tells where each top-level key came from."""
     found = []
     for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # follows from another fault of the same section
         source = sources.get(str(detail["loc"][0]), "") if detail["loc"] else ""
         found.append(Problem(source, key_path(detail["loc"]), _text(detail)))
     return found
@@ -72,11 +76,13 @@ def _text(detail: ErrorDetails) -> str:
         case _:
             expected = detail["msg"].removeprefix("Value error, ")
             expected = expected.replace("Input should be", "expected", 1)
-            return f"{_shown(detail['input'])}: {expected}"
+            return f"{_shown(detail)}: {expected}"
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
+def _shown(detail: ErrorDetails) -> str:
+    if detail["loc"] and detail["loc"][-1] in _SECRETS:
+        return _MASK
+    text = repr(detail["input"])
     if len(text) <= _SHOWN_VALUE_LENGTH:
         return text
     return text[:_SHOWN_VALUE_LENGTH] + "..."
@@ -86,12 +92,8 @@ def _keys_beside(location: Sequence[int | str]) -> set[str]:
     """Keys that the section around `location` knows."""
     model: type[BaseModel] = Settings
     for step in location[:-1]:
-        if isinstance(step, int):
-            continue
-        inner = _section(model.model_fields[step].annotation)
-        if inner is None:
-            break
-        model = inner
+        if isinstance(step, str):
+            model = _section(model.model_fields[step].annotation) or model
     return set(model.model_fields)
 
 

@@ -5,6 +5,8 @@ Each type validates from text or a number and serialises (JSON mode) back to the
 
 import math
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,14 +14,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
-_BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-_BINARY_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SECONDS = MappingProxyType({"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0})
+_BYTES = MappingProxyType({"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9})
+_BINARY_BYTES = MappingProxyType({"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10})
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
-_PRIORITIES = {"critical": CRITICAL, "non-critical": NON_CRITICAL}
+_PRIORITIES = MappingProxyType({"Critical": CRITICAL, "Non-Critical": NON_CRITICAL})
 
 
-def _scaled(value: object, units: dict[str, float] | dict[str, int], expected: str) -> float:
+def _scaled(value: object, units: Mapping[str, float], expected: str) -> float:
     """A number, or text of a number with one of `units`; ValueError(`expected`) otherwise."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number, unit = float(value), ""
@@ -53,7 +55,7 @@ def parse_size(value: object) -> int:
 
 def format_size(size: int) -> str:
     """The largest binary unit that divides the size; `parse_size` reads it back."""
-    for unit, scale in reversed(_BINARY_BYTES.items()):
+    for unit, scale in _BINARY_BYTES.items():
         if size and size % scale == 0:
             return f"{size // scale}{unit}"
     return f"{size}B"
@@ -77,9 +79,9 @@ def parse_priority(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str):
-        named = _PRIORITIES.get(value.strip().lower())
-        if named is not None:
-            return named
+        for name, level in _PRIORITIES.items():
+            if value.strip().lower() == name.lower():
+                return level
         if re.fullmatch(r"[+-]?\d+", value.strip()):
             return int(value)
     raise ValueError("expected Critical, Non-Critical or an integer (higher goes first)")
@@ -87,8 +89,7 @@ def parse_priority(value: object) -> int:
 
 def format_priority(level: int) -> str | int:
     """The name of a level that has one, else the level."""
-    names = {CRITICAL: "Critical", NON_CRITICAL: "Non-Critical"}
-    return names.get(level, level)
+    return next((name for name, named in _PRIORITIES.items() if named == level), level)
 
 
 def parse_server_url(value: str) -> str:

@@ -1,0 +1,118 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.settings.checks import warnings
+from gateway.settings.loading import load_file
+from gateway.settings.problems import ConfigurationError
+
+WriteConfig = Callable[[str], Path]
+
+TWO_POOLS = """
+pools:
+  - {name: a, servers: ["http://a:1"], services: [{name: one, model: m}]}
+  - {name: b, servers: ["http://b:1"], services: [{name: two, model: n}]}
+"""
+
+
+def service(text: str) -> str:
+    return f"pools: [{{name: p, servers: ['http://a:1'], services: [{{name: s, {text}}}]}}]"
+
+
+def test_pools_that_differ_are_accepted(write_config: WriteConfig) -> None:
+    assert len(load_file(write_config(TWO_POOLS)).pools) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("name: b", "name: a", "pools[1].name"),
+        ("http://b:1", "http://a:1/", "pools[1].servers[0]"),
+        ("name: two", "name: one", "pools[1].services[0].name"),
+        ("model: n", "model: m", "pools[1].services[0].model"),
+    ],
+)
+def test_what_must_be_unique_is_refused_twice(
+    write_config: WriteConfig, old: str, new: str, key: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_file(write_config(TWO_POOLS.replace(old, new)))
+    (problem,) = refused.value.problems
+    assert problem.key == key
+    assert "already at pools[0]." in problem.text
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ("backends: ['http://a:1', 'http://a:1']", "backends[1]", "already at backends[0]"),
+        (
+            "backends: ['http://a:1']\npools: [{name: p, servers: ['http://b:1']}]",
+            "backends",
+            "pool 'p' has servers of its own",
+        ),
+        (
+            "backends: ['http://a:1']\npools: [{name: p}, {name: q}]",
+            "backends",
+            "expected `servers` in each pool",
+        ),
+        (service("objective: {}"), "pools[0].services[0].objective", "at least one of ttft"),
+        (
+            service("objective: {ttft: 1s, tpot_percentile: p99}"),
+            "pools[0].services[0].objective.tpot_percentile",
+            "expected tpot beside it",
+        ),
+        (
+            service("targets: [{name: m, weight: 90}, {name: n}]"),
+            "pools[0].services[0].targets",
+            "a weight for every target, or for none",
+        ),
+        (
+            service("targets: [{name: m}, {name: m}]"),
+            "pools[0].services[0].targets[1].name",
+            "already at",
+        ),
+        (
+            service("x: 1").replace("name: s, x: 1", "name: default"),
+            "pools[0].services[0].name",
+            "stands for models without a service",
+        ),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(
+    write_config: WriteConfig, text: str, key: str, expected: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        load_file(write_config(text))
+    (problem,) = refused.value.problems
+    assert problem.key == key
+    assert expected in problem.text
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expected"),
+    [
+        ("", "pools[0].servers", "no servers"),
+        (
+            service("targets: [{name: m, weight: 0}, {name: n, weight: 0}]"),
+            "pools[0].services[0].targets",
+            "every weight is 0",
+        ),
+        (
+            "pools: [{name: p, servers: ['http://a:1'], accept_unregistered_models: false}]",
+            "pools[0]",
+            "nothing to serve",
+        ),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(
+    write_config: WriteConfig, text: str, key: str, expected: str
+) -> None:
+    (warning,) = warnings(load_file(write_config(text)))
+    assert warning.key == key
+    assert expected in warning.text
+
+
+def test_a_sound_configuration_gives_no_warning(write_config: WriteConfig) -> None:
+    assert warnings(load_file(write_config(TWO_POOLS))) == []

@@ -1,0 +1,141 @@
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.scheduling.model import LatencyObjective, LLMServerPool, TargetModel
+from gateway.scheduling.policy import SchedulingPolicy
+from gateway.settings.loading import load_file, load_settings
+from gateway.settings.policies import scheduling_policies
+
+WriteConfig = Callable[[str], Path]
+
+
+@pytest.fixture
+def policy_of(write_config: WriteConfig) -> Callable[[str], SchedulingPolicy]:
+    """The policy of the only pool, whose services are given."""
+
+    def build(services: str) -> SchedulingPolicy:
+        settings = load_file(write_config(f"pools: [{{name: p, services: [{services}]}}]"))
+        return scheduling_policies(settings)["p"]
+
+    return build
+
+
+PolicyOf = Callable[[str], SchedulingPolicy]
+
+
+def test_without_configuration_every_policy_is_the_shipped_one() -> None:
+    assert scheduling_policies(load_settings({})) == {
+        "default": SchedulingPolicy(pool=LLMServerPool(name="default"))
+    }
+
+
+def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteConfig) -> None:
+    settings = load_file(
+        write_config(
+            """
+            queue_max_requests: 1
+            queue_max_bytes: 2
+            queue_max_non_critical_requests: 3
+            queue_timeout: 4
+            retry_max_attempts: 5
+            retry_budget_ratio: 0.6
+            retry_budget_burst: 7
+            max_requests_per_backend: 8
+            max_engine_waiting: 9
+            default_max_loras: 10
+            picker_cold_adapter_cost: 11
+            """
+        )
+    )
+    policy = scheduling_policies(settings)["default"]
+    configured = {
+        (part.name, parameter.name): getattr(getattr(policy, part.name), parameter.name)
+        for part in fields(policy)
+        if part.name != "pool" and is_dataclass(getattr(policy, part.name))
+        for parameter in fields(getattr(policy, part.name))
+    }
+    assert configured == {
+        ("queue", "max_requests"): 1,
+        ("queue", "max_bytes"): 2,
+        ("queue", "max_non_critical_requests"): 3,
+        ("queue", "timeout_s"): 4.0,
+        ("retry", "max_attempts"): 5,
+        ("retry", "budget_ratio"): 0.6,
+        ("retry", "budget_burst"): 7.0,
+        ("capacity", "max_requests_per_backend"): 8,
+        ("capacity", "max_engine_waiting"): 9,
+        ("capacity", "default_max_loras"): 10,
+        ("fairness", "dimension"): policy.fairness.dimension,
+        ("picker", "kind"): policy.picker.kind,
+        ("picker", "cold_adapter_cost"): 11.0,
+    }
+
+
+def test_a_pool_overrides_the_default_of_all_pools(write_config: WriteConfig) -> None:
+    settings = load_file(
+        write_config(
+            """
+            queue_timeout: 10s
+            max_engine_waiting: 7
+            pools: [{name: a, queue_timeout: 20s}, {name: b}]
+            """
+        )
+    )
+    policies = scheduling_policies(settings)
+    assert policies["a"].queue.timeout_s == 20.0
+    assert policies["b"].queue.timeout_s == 10.0
+    assert policies["a"].capacity.max_engine_waiting == 7
+
+
+def test_a_service_keeps_all_that_was_configured(policy_of: PolicyOf) -> None:
+    (service,) = policy_of(
+        "{name: s, model: m, targets: [{name: x, weight: 90}, {name: y, weight: 10}],"
+        " objective: {ttft: 300ms, tpot: 50ms, ntpot: 80ms}, priority: 4,"
+        " fairness_weight: 2, max_queue_wait: 5min}"
+    ).pool.services
+    assert (service.name, service.model, service.priority) == ("s", "m", 4)
+    assert service.targets == (TargetModel("x", 90.0), TargetModel("y", 10.0))
+    assert service.objective == LatencyObjective(ttft_s=0.3, tpot_s=0.05, ntpot_s=0.08)
+    assert (service.fairness_weight, service.max_queue_wait_s) == (2.0, 300.0)
+
+
+def test_targets_without_weights_share_evenly(policy_of: PolicyOf) -> None:
+    (service,) = policy_of("{name: s, targets: [{name: x}, {name: y}]}").pool.services
+    assert [target.weight for target in service.targets] == [1.0, 1.0]
+
+
+def test_a_service_without_model_is_known_by_its_name(policy_of: PolicyOf) -> None:
+    (service,) = policy_of("{name: s}").pool.services
+    assert service.model == "s"
+
+
+@pytest.mark.parametrize(
+    ("text", "priority"),
+    [
+        ("name: s", -1),
+        ("name: s, objective: {ttft: 1s}", 0),
+        ("name: s, objective: {ttft: 1s}, priority: Non-Critical", -1),
+        ("name: s, priority: Critical", 0),
+    ],
+)
+def test_an_objective_makes_critical_unless_the_priority_says_otherwise(
+    policy_of: PolicyOf, text: str, priority: int
+) -> None:
+    (service,) = policy_of(f"{{{text}}}").pool.services
+    assert service.priority == priority
+
+
+def test_the_highest_percentile_of_the_bounds_is_the_target(policy_of: PolicyOf) -> None:
+    (service,) = policy_of(
+        "{name: s, objective: {ttft: 1s, ttft_percentile: 0.5, tpot: 1s, percentile: p90}}"
+    ).pool.services
+    assert service.objective is not None
+    assert service.objective.percentile == pytest.approx(0.9)
+
+
+def test_other_models_are_accepted_unless_services_are_configured(policy_of: PolicyOf) -> None:
+    assert policy_of("").pool.accept_unregistered_models
+    assert not policy_of("{name: s}").pool.accept_unregistered_models
