@@ -1,4 +1,4 @@
-"""From the words of the configuration to what the scheduler is built from."""
+"""From the words of the configuration to the policies that the other parts are built from."""
 
 from gateway.scheduling.model import (
     LatencyObjective,
@@ -16,11 +16,26 @@ from gateway.scheduling.policy import (
     SchedulingPolicy,
 )
 from gateway.settings.schema import ObjectiveSettings, PoolSettings, ServiceSettings, Settings
+from gateway.wire.http_headers import CredentialPolicy, ForwardingPolicy
 
 
 def scheduling_policies(settings: Settings) -> dict[str, SchedulingPolicy]:
     """The policy of each pool, by the pool's name."""
     return {pool.name: _policy(pool) for pool in settings.effective_pools()}
+
+
+def forwarding_policy(pool: PoolSettings) -> ForwardingPolicy:
+    """What happens to clients' headers on the way to the servers of an effective pool."""
+    if pool.upstream_api_key is None:
+        return ForwardingPolicy(
+            credentials=CredentialPolicy(pool.upstream_authorization),
+            forwards_steering=pool.forward_steering_headers,
+        )
+    return ForwardingPolicy(
+        credentials=CredentialPolicy.REPLACE,
+        authorization=f"Bearer {pool.upstream_api_key.get_secret_value()}",
+        forwards_steering=pool.forward_steering_headers,
+    )
 
 
 def _policy(pool: PoolSettings) -> SchedulingPolicy:

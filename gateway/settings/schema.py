@@ -5,7 +5,6 @@ and variables (`GATEWAY_QUEUE_TIMEOUT`); `PoolDefaults` may be set again inside 
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,13 +49,6 @@ def variable(key: str) -> str:
 def flag(key: str) -> str:
     """The command-line flag of a top-level key."""
     return "--" + key.replace("_", "-")
-
-
-class UpstreamAuthorizationMode(StrEnum):
-    """What becomes of the client's Authorization header on the way to a server."""
-
-    FORWARD = "forward"
-    DROP = "drop"
 
 
 class _Group(BaseModel):
@@ -141,15 +133,20 @@ class PoolDefaults(BaseModel):
         _PICKER.cold_adapter_cost,
         description="requests more that a server holding the adapter may have in flight",
     )
-    trust_client_headers: bool = Field(
-        default=False, description="let clients set priority and service by header and body"
+    servers_use_priority: bool = Field(
+        default=False, description="send the service's priority: servers schedule by priority"
     )
-    upstream_authorization: UpstreamAuthorizationMode = Field(
-        UpstreamAuthorizationMode.FORWARD,
-        description="what becomes of the client's Authorization header",
+    trust_client_priority: bool = Field(
+        default=False, description="pass the priority in a client's body on to the servers"
+    )
+    upstream_authorization: Literal["forward", "drop"] = Field(
+        "forward", description="what becomes of the client's credentials: forward or drop"
     )
     upstream_api_key: SecretStr | None = Field(
-        None, description="bearer key sent to the servers in place of the client's"
+        None, description="bearer key sent to the servers in place of the client's credentials"
+    )
+    forward_steering_headers: bool = Field(
+        default=False, description="pass on headers meant for a gateway: one is behind this one"
     )
 
 
@@ -193,10 +190,20 @@ class Settings(PoolDefaults):
         600.0, description="from request sent to first byte of the answer"
     )
     stall_timeout: PositiveDuration = Field(120.0, description="longest silence inside one answer")
+    slow_reader_timeout: PositiveDuration = Field(
+        300.0, description="longest a client may take no bytes of its answer"
+    )
+    body_timeout: PositiveDuration = Field(60.0, description="for a client to send its body")
+    client_idle_timeout: PositiveDuration = Field(
+        75.0, description="for the next request on a client's connection"
+    )
     metrics_interval: PositiveDuration = Field(0.1, description="between polls of /metrics")
     health_interval: PositiveDuration = Field(1.0, description="between polls of /health")
     models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")
-    probe_timeout: PositiveDuration = Field(1.0, description="for the answer to one poll")
+    probe_timeout: PositiveDuration = Field(2.0, description="for the answer to one poll")
+    health_failures_to_leave: Annotated[int, Field(ge=1)] = Field(
+        3, description="failed polls of /health in a row that take a server out"
+    )
     journal: Path | None = Field(None, description="file that every event and decision goes to")
     seed: int | None = Field(None, description="of the random draws; drawn anew unless set")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -7,7 +7,8 @@ import pytest
 from gateway.scheduling.model import LatencyObjective, LLMServerPool, TargetModel
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.settings.loading import load_file, load_settings
-from gateway.settings.policies import scheduling_policies
+from gateway.settings.policies import forwarding_policy, scheduling_policies
+from gateway.wire.http_headers import CredentialPolicy
 
 WriteConfig = Callable[[str], Path]
 
@@ -139,3 +140,25 @@ def test_the_highest_percentile_of_the_bounds_is_the_target(policy_of: PolicyOf)
 def test_other_models_are_accepted_unless_services_are_configured(policy_of: PolicyOf) -> None:
     assert policy_of("").pool.accept_unregistered_models
     assert not policy_of("{name: s}").pool.accept_unregistered_models
+
+
+def test_a_key_for_the_servers_replaces_the_credentials_of_clients() -> None:
+    (pool,) = load_settings({"upstream_api_key": "sk-1"}).effective_pools()
+    policy = forwarding_policy(pool)
+    assert (policy.credentials, policy.authorization) == (CredentialPolicy.REPLACE, "Bearer sk-1")
+
+
+@pytest.mark.parametrize(
+    ("written", "credentials"),
+    [("forward", CredentialPolicy.FORWARD), ("drop", CredentialPolicy.DROP)],
+)
+def test_credentials_of_clients_are_forwarded_or_dropped(
+    written: str, credentials: CredentialPolicy
+) -> None:
+    (pool,) = load_settings({"upstream_authorization": written}).effective_pools()
+    assert forwarding_policy(pool).credentials is credentials
+
+
+def test_headers_for_a_gateway_are_passed_on_where_configured() -> None:
+    (pool,) = load_settings({"forward_steering_headers": "true"}).effective_pools()
+    assert forwarding_policy(pool).forwards_steering
