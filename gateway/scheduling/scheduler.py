@@ -139,6 +139,10 @@ class Scheduler:
             arrived_at=now,
             sequence=self._sequence,
         )
+        wait_s = self._rules.policy.queue.timeout_s
+        if service.max_queue_wait_s is not None:
+            wait_s = min(wait_s, service.max_queue_wait_s)
+        tracked.expires_at = now + wait_s
         tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
         if not self._queue.has_flow(tracked):
@@ -151,10 +155,7 @@ class Scheduler:
 
     def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
         """Let an arrival wait, or refuse it: its patience is 0, or it fits no limit."""
-        wait_s = self._rules.policy.queue.timeout_s
-        if tracked.service.max_queue_wait_s is not None:
-            wait_s = min(wait_s, tracked.service.max_queue_wait_s)
-        if wait_s <= 0.0:
+        if tracked.expires_at <= now:
             tracked.enter(RequestPhase.REJECTED)
             self._reject(
                 tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
@@ -171,7 +172,6 @@ class Scheduler:
                 )
                 return
             self._evict(displaced, RefusalReason.DISPLACED, now)
-        tracked.expires_at = now + wait_s
         self._tracked[tracked.request.id] = tracked
         self._queue.push(tracked)
 
