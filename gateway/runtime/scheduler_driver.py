@@ -30,6 +30,9 @@ from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 PROGRESS_INTERVAL_S = 0.25
 """At most 4 reports a second, as the scheduler's contract says."""
 
+_SHORTEST_TIMER_S = 0.001
+"""A timer may fire a little early (uvloop rounds to milliseconds); this keeps it from spinning."""
+
 
 class NotAdmitted(Exception):  # noqa: N818 - an answer to the client, not an error of ours
     """The scheduler refused the request or gave it up."""
@@ -63,6 +66,7 @@ class Lease:
         "_dispatched",
         "_driver",
         "_over",
+        "_streaming",
         "_waiter",
         "last_chunk_at",
         "request",
@@ -74,6 +78,7 @@ class Lease:
         self._decision: Decision | None = None
         self._dispatched: Dispatch | None = None
         self._over = False
+        self._streaming = False
         self._waiter: asyncio.Future[None] | None = None
         self.request = request
         self.stream_events = 0
@@ -113,6 +118,7 @@ class Lease:
 
     def first_token(self) -> None:
         """Tell the arrival of the first output token; once per attempt, streamed answers only."""
+        self._streaming = True
         self._driver.deliver(FirstTokenReceived(self.request.id))
 
     def progressed(self, stream_events: int, *, now: float) -> None:
@@ -123,8 +129,11 @@ class Lease:
     def failed(self, kind: FailureKind, *, retryable: bool) -> None:
         """The attempt ended without a complete answer and its upstream is closed.
 
-        If `retryable`, `dispatch` tells what happens next; otherwise the lease is over.
+        If `retryable`, `dispatch` tells what happens next; otherwise the lease is over. After the
+        first token nothing is retryable: ValueError, as no answer would ever come.
         """
+        if retryable and self._streaming:
+            raise ValueError(f"{self.request.id!r} cannot be retried after its first token")
         event = DispatchFailed(self.request.id, kind, retryable)
         if retryable:
             self._leave_backend()
@@ -143,6 +152,7 @@ class Lease:
         if isinstance(decision, Dispatch):
             self._dispatched = decision
             self.stream_events = 0
+            self.last_chunk_at = 0.0
             self._driver.stream_opened(decision.backend_id, self)
         else:
             self._over = True
@@ -182,6 +192,7 @@ class SchedulerDriver:
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     @property
     def open_leases(self) -> int:
@@ -200,9 +211,9 @@ class SchedulerDriver:
             lease = self._leases.get(decision.request_id)
             if lease is not None:
                 lease.decide(decision)
+        self._arm_deadline(now)
         for observer in self._observers:
             observer.observed(event, decisions, now=now)
-        self._arm_deadline()
 
     def snapshot(self) -> SchedulerSnapshot:
         """The scheduler's state now."""
@@ -213,7 +224,8 @@ class SchedulerDriver:
         return self._scheduler.explain(request_id)
 
     def stop(self) -> None:
-        """Cancel the timers; requests that still wait are the callers' to cancel."""
+        """Cancel the timers for good; requests that still wait are the callers' to cancel."""
+        self._stopped = True
         for timer in (self._deadline_timer, self._progress_timer):
             if timer is not None:
                 timer.cancel()
@@ -239,8 +251,7 @@ class SchedulerDriver:
     def stream_opened(self, backend_id: BackendId, lease: Lease) -> None:
         """Include the lease in the reports of its server's progress."""
         self._streams.setdefault(backend_id, {})[lease.request.id] = lease
-        if self._progress_timer is None:
-            self._arm_progress()
+        self._arm_progress()
 
     def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
         """Leave the lease out from now on."""
@@ -251,17 +262,17 @@ class SchedulerDriver:
 
     # -- timers -----------------------------------------------------------------------------
 
-    def _arm_deadline(self) -> None:
+    def _arm_deadline(self, now: float) -> None:
         deadline_at = self._scheduler.next_deadline()
-        if deadline_at is None or (
-            self._deadline_at is not None and self._deadline_at <= deadline_at
-        ):
+        if deadline_at is None or self._stopped:
+            return
+        if self._deadline_at is not None and self._deadline_at <= deadline_at:
             return  # a timer that fires too early finds nothing due and arms the next one
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self._deadline_at = deadline_at
         self._deadline_timer = asyncio.get_running_loop().call_later(
-            max(0.0, deadline_at - self._clock()), self._on_deadline
+            max(_SHORTEST_TIMER_S, deadline_at - now), self._on_deadline
         )
 
     def _on_deadline(self) -> None:
@@ -269,6 +280,8 @@ class SchedulerDriver:
         self.deliver(DeadlinePassed())
 
     def _arm_progress(self) -> None:
+        if not self._streams or self._stopped or self._progress_timer is not None:
+            return
         self._progress_timer = asyncio.get_running_loop().call_later(
             PROGRESS_INTERVAL_S, self._report_progress
         )
@@ -284,5 +297,4 @@ class SchedulerDriver:
             if progress:
                 last_chunk_at = max(lease.last_chunk_at for lease in streams.values())
                 self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
-        if self._streams:
-            self._arm_progress()
+        self._arm_progress()
