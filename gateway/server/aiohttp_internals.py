@@ -7,13 +7,15 @@ to the transport ourselves, because that costs a fraction of `StreamResponse.wri
 - flow control of the transport reaches `pause_writing` and `resume_writing` of that protocol;
 - a response returned by the handler is ended by awaiting `prepare` and `write_eof`, and its
   `keep_alive` decides whether the connection stays open;
-- `request.writer.output_size` tells aiohttp that bytes were sent, so that it will not answer an
-  exception of the handler with a second response.
+- `handle_error` makes the answer to malformed requests and to exceptions of the handler; where
+  it raises ConnectionError, the connection is closed;
+- `request.writer.output_size` is ours to set: it tells that a response has begun.
 
 tests/server/test_aiohttp_internals.py fails when a new aiohttp changes any of them.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -22,6 +24,10 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.server.backend_connection import ReadFlow
+from gateway.wire.error_response import ProtocolError, bad_request_answer, protocol_answer
+from gateway.wire.openai_request import BadRequest
+
+_LOG = logging.getLogger(__name__)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -43,6 +49,33 @@ class ClientProtocol(RequestHandler):
         self._flow = flow
         if flow is not None and self.writing_paused:
             flow.pause_reading()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached the handler, or a bug in it, in the shape clients expect.
+
+        Raises:
+            ConnectionError: a response has begun already; the connection is closed.
+        """
+        if status >= 500:
+            _LOG.error("a request failed in the gateway", exc_info=exc)
+            answer = protocol_answer(ProtocolError.INTERNAL)
+        else:
+            answer = bad_request_answer(BadRequest(message or "Bad request.", status=status))
+        if request.writer.output_size > 0:
+            raise ConnectionError("a response has begun already")
+        response = web.Response(
+            status=answer.status,
+            body=answer.body,
+            headers=[(name.decode(), value.decode()) for name, value in answer.headers],
+        )
+        response.force_close()
+        return response
 
     def pause_writing(self) -> None:
         """Hold the feeder back: the client's buffer is full."""

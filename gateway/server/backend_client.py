@@ -8,6 +8,7 @@ from gateway.scheduling.events import FailureKind
 from gateway.server.backend_connection import (
     BackendConnection,
     BackendFailure,
+    ReaderGaveUp,
     ReadFlow,
     ResponseHead,
     ResponseSink,
@@ -35,10 +36,14 @@ class BackendClient:
         self._clock = clock
         endpoint = options.endpoint
         self._target_prefix = endpoint.prefix.encode()
-        self._after_target = b" HTTP/1.1\r\nHost: %b\r\n" % endpoint.authority.encode()
         self._idle: list[tuple[BackendConnection, float]] = []
         self._active: dict[BackendConnection, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def authority(self) -> str:
+        """Value of the Host header for this server."""
+        return self._options.endpoint.authority
 
     @property
     def open_connections(self) -> int:
@@ -53,6 +58,7 @@ class BackendClient:
         Raises:
             BackendFailure: no complete response. If it is raised before `sink.head_received`,
                 nothing of the response was seen.
+            ReaderGaveUp: the sink paused the response for longer than `slow_reader_s`.
         """
         kept = self._take_idle()
         if kept is not None and await self._run(kept, request, sink):
@@ -66,21 +72,21 @@ class BackendClient:
         Args:
             method: for instance b"POST".
             target: path and query as the client sent them.
-            headers: complete lines, each ended by CRLF; without Host.
+            headers: complete lines, each ended by CRLF; Host among them.
             body: as announced by a Content-Length among `headers`.
         """
-        return b"%b %b%b%b%b\r\n%b" % (
+        return b"%b %b%b HTTP/1.1\r\n%b\r\n%b" % (
             method,
             self._target_prefix,
             target,
-            self._after_target,
             headers,
             body,
         )
 
-    async def fetch(self, target: str, headers: bytes = b"") -> FetchedResponse:
+    async def fetch(self, target: str) -> FetchedResponse:
         """GET a small page; raises BackendFailure like `exchange`."""
         page = _Page()
+        headers = b"Host: %b\r\nAccept: */*\r\n" % self.authority.encode()
         await self.exchange(self.compose(b"GET", target.encode(), headers), page)
         return FetchedResponse(page.status, b"".join(page.pieces))
 
@@ -146,11 +152,15 @@ class BackendClient:
         timeouts = self._options.timeouts
         for connection in tuple(self._active):
             silence_s = now - connection.last_data_at
+            if connection.paused:
+                if silence_s > timeouts.slow_reader_s:
+                    connection.fail(ReaderGaveUp(f"nothing read for {silence_s:.1f} s"))
+                continue
             if connection.answered:
                 kind, bound_s = FailureKind.STALLED, timeouts.stall_s
             else:
                 kind, bound_s = FailureKind.TIMEOUT, timeouts.first_byte_s
-            if silence_s > bound_s and not connection.paused:
+            if silence_s > bound_s:
                 connection.fail(BackendFailure(kind, f"silent for {silence_s:.1f} s"))
         for connection, idle_since in self._idle:
             if now - idle_since > timeouts.idle_s:

@@ -29,6 +29,10 @@ class BackendFailure(Exception):  # noqa: N818 (it is what happened to the serve
         self.detail = detail
 
 
+class ReaderGaveUp(Exception):  # noqa: N818 (it is the client's doing)
+    """The sink has held the server back for longer than it may."""
+
+
 class ResponseHead(NamedTuple):
     """Status line and headers of a final (not 1xx) response, names as received."""
 
@@ -151,7 +155,7 @@ class BackendConnection(asyncio.Protocol):
         transport.write(request)
         return self._done
 
-    def fail(self, failure: BackendFailure) -> None:
+    def fail(self, failure: BackendFailure | ReaderGaveUp) -> None:
         """End the exchange, if one is on, and close the connection at once."""
         self._settle(failure)
         self.abort()
@@ -264,7 +268,7 @@ class BackendConnection(asyncio.Protocol):
             self._served += 1
             self._settle(None)
 
-    def _settle(self, failure: BackendFailure | None, *, complete: bool = True) -> None:
+    def _settle(self, failure: Exception | None, *, complete: bool = True) -> None:
         done, self._done, self._sink = self._done, None, None
         if done is None or done.done():
             return

@@ -7,6 +7,7 @@ from aiohttp.http import HttpVersion11
 
 from gateway.server.aiohttp_internals import SentResponse, client_protocol, mark_as_answered
 from gateway.server.backend_connection import ReadFlow
+from gateway.wire.error_response import ErrorAnswer
 
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
@@ -14,6 +15,9 @@ _STATUS_LINES = {
 }
 _LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = (204, 304)
+
+JSON_HEADER = b"content-type: application/json\r\n"
+"""Header line of a JSON body."""
 
 
 class ClientChannel:
@@ -33,6 +37,7 @@ class ClientChannel:
         "_until_close",
         "complete",
         "started",
+        "status",
     )
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -43,6 +48,8 @@ class ClientChannel:
         self._chunked = False
         self._until_close = False
         self._mute = request.method == "HEAD"
+        self.status = 0
+        """Status of the response, 0 until `open`."""
         self.started = False
         """Whether bytes of the response have been written."""
         self.complete = False
@@ -59,6 +66,8 @@ class ClientChannel:
             reason: reason phrase; the usual one if empty.
         """
         version = self._request.version
+        self.status = status
+        self._chunked = self._until_close = False
         if reason:
             line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
         else:
@@ -102,11 +111,15 @@ class ClientChannel:
         if framed and transport is not None and not transport.is_closing():
             transport.write(framed)
 
-    def send(self, status: int, headers: bytes, body: bytes) -> web.StreamResponse:
-        """Write a whole small response and return what the handler shall return."""
+    def send(self, status: int, headers: bytes, body: bytes) -> None:
+        """Write a whole small response."""
         self.open(status, headers, length=len(body))
         self.write(body, last=True)
-        return self.end()
+
+    def send_answer(self, answer: ErrorAnswer, headers: bytes = b"") -> None:
+        """Write an error answer, with `headers` (complete lines) besides its own."""
+        lines = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+        self.send(answer.status, headers + lines, answer.body)
 
     def send_continue(self) -> None:
         """Ask the client for the body it announced with `Expect: 100-continue`."""
@@ -118,6 +131,12 @@ class ClientChannel:
         """Close the connection after this response (before `open`: say so in the head)."""
         self._keep_alive = False
 
+    def abort(self) -> None:
+        """Close the connection at once, whatever is still to be sent."""
+        self._keep_alive = False
+        if self._protocol.transport is not None:
+            self._protocol.transport.abort()
+
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let `flow` be paused while the client does not read."""
         self._protocol.feed_from(flow)
@@ -127,8 +146,7 @@ class ClientChannel:
         self._protocol.feed_from(None)
         if not self.complete:
             self._keep_alive = False
-            transport = self._protocol.transport
-            if self._until_close and transport is not None:
+            if self._until_close:
                 # An orderly close would pass for the end of the body.
-                transport.abort()
+                self.abort()
         return SentResponse(keep_alive=self._keep_alive)

@@ -2,9 +2,11 @@
 
 import ssl
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Self
 from urllib.parse import urlsplit
+
+from gateway.scheduling.model import ServiceName
+from gateway.wire.http_headers import ForwardingPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class BackendTimeouts:
         first_byte_s: from the request sent to the first byte of the response; an answer that is
             not streamed shows its first byte when it is finished.
         stall_s: between two reads of one response.
+        slow_reader_s: how long a client may take no bytes of a response that is waiting for it;
+            it occupies its server meanwhile.
         idle_s: how long a kept-alive connection may wait for its next request. vLLM (uvicorn)
             closes at 5 s; longer than that gives sporadic resets.
         sweep_s: how often the bounds are checked; they are coarse by this much.
@@ -52,24 +56,9 @@ class BackendTimeouts:
     connect_s: float = 3.0
     first_byte_s: float = 600.0
     stall_s: float = 120.0
+    slow_reader_s: float = 300.0
     idle_s: float = 3.0
     sweep_s: float = 0.5
-
-
-class AuthorizationMode(StrEnum):
-    """What happens to the client's Authorization header on the way to a server."""
-
-    FORWARD = "forward"
-    REPLACE = "replace"
-    DROP = "drop"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamAuthorization:
-    """How servers of a pool are authorized to; `credentials` is the whole header value."""
-
-    mode: AuthorizationMode = AuthorizationMode.FORWARD
-    credentials: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +68,61 @@ class BackendConnectOptions:
     endpoint: BackendEndpoint
     timeouts: BackendTimeouts = field(default_factory=BackendTimeouts)
     tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """How requests are put to the servers of one pool.
+
+    Attributes:
+        forwarding: what happens to the client's headers, credentials among them.
+        servers_use_priority: the servers run with `--scheduling-policy priority`: send them the
+            service's priority (vLLM's sign is the opposite of ours); otherwise send none.
+        trusts_priority: let the client's own `priority` through untouched.
+        inject_usage: services whose streams are asked for their usage although the client did
+            not; the extra chunk is taken out again.
+    """
+
+    forwarding: ForwardingPolicy = field(default_factory=ForwardingPolicy)
+    servers_use_priority: bool = False
+    trusts_priority: bool = False
+    inject_usage: frozenset[ServiceName] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontEndOptions:
+    """What the clients' listener allows.
+
+    Attributes:
+        max_body_bytes: larger request bodies are refused with 413, before they are read where
+            their length is announced.
+        body_timeout_s: bound on the time a client takes to send its body.
+        idle_s: how long a client's connection may wait for its next request.
+        debug_headers: tell the server, the time queued and the forecast in response headers.
+        cors_origins: origins that browsers may call from; `*` allows all; empty turns CORS off.
+    """
+
+    max_body_bytes: int = 64 * 1024 * 1024
+    body_timeout_s: float = 60.0
+    idle_s: float = 75.0
+    debug_headers: bool = False
+    cors_origins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorOptions:
+    """How servers are watched; times in seconds, each jittered by up to a tenth.
+
+    Attributes:
+        metrics_interval_s, health_interval_s, models_interval_s: between two looks at /metrics,
+            /health and /v1/models of one server.
+        timeout_s: bound on each look.
+        failures_to_leave: failed looks at /health in a row after which a server is taken out; a
+            refused connection counts as all of them.
+    """
+
+    metrics_interval_s: float = 0.1
+    health_interval_s: float = 1.0
+    models_interval_s: float = 5.0
+    timeout_s: float = 2.0
+    failures_to_leave: int = 3

@@ -1,4 +1,4 @@
-"""If one of these fails after an update of aiohttp, read aiohttp_internals.py before anything else."""
+"""If one of these fails after an update of aiohttp, read aiohttp_internals.py first."""
 
 import asyncio
 import inspect

@@ -54,7 +54,8 @@ def client_of(server: RawServer, **timeouts: float) -> BackendClient:
 
 async def one_exchange(client: BackendClient) -> Recorder:
     sink = Recorder()
-    await client.exchange(client.compose(b"POST", b"/v1/x", b"content-length: 2\r\n", b"{}"), sink)
+    headers = b"host: %b\r\ncontent-length: 2\r\n" % client.authority.encode()
+    await client.exchange(client.compose(b"POST", b"/v1/x", headers, b"{}"), sink)
     return sink
 
 

@@ -1,0 +1,64 @@
+"""The administration listener: metrics and a look inside. Loopback unless set otherwise."""
+
+import logging
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from gateway.scheduling.model import RequestId
+from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.routes import PoolDirectory
+from gateway.wire.error_response import ProtocolError, protocol_answer
+
+_METRICS_HEADER = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+_EXPLAIN = "/debug/requests/"
+_LOG = logging.getLogger(__name__)
+
+
+class AdminPages:
+    """Handles every request of administrators; the handler of the low-level server.
+
+    `render_metrics` makes the Prometheus page.
+    """
+
+    def __init__(self, *, pools: PoolDirectory, render_metrics: Callable[[], bytes]) -> None:
+        self._pools = pools
+        self._render_metrics = render_metrics
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        channel = ClientChannel(request)
+        path = request.message.path.partition("?")[0]
+        if request.method not in ("GET", "HEAD"):
+            channel.close_after()
+            answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)
+            channel.send_answer(answer, b"allow: GET, HEAD\r\n")
+        elif path == "/metrics":
+            channel.send(200, _METRICS_HEADER, self._render_metrics())
+        elif path == "/health":
+            channel.send(200, JSON_HEADER, b'{"status":"ok"}')
+        elif path == "/debug/state":
+            pools = {pool.pool.name: pool.driver.snapshot() for pool in self._pools.pools}
+            channel.send(200, JSON_HEADER, orjson.dumps({"pools": pools}))
+        elif path.startswith(_EXPLAIN):
+            self._explain(channel, unquote(path.removeprefix(_EXPLAIN)))
+        else:
+            channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
+        return channel.end()
+
+    def _explain(self, channel: ClientChannel, request_id: str) -> None:
+        for pool in self._pools.pools:
+            explanation = pool.driver.explain(RequestId(request_id))
+            if explanation is not None:
+                channel.send(200, JSON_HEADER, orjson.dumps(explanation, default=_as_list))
+                return
+        channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
+
+
+def _as_list(value: object) -> object:
+    """Named tuples go out as objects."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    raise TypeError(f"cannot encode {type(value).__name__}")

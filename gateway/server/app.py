@@ -1,0 +1,127 @@
+"""The gateway's HTTP side as a whole: two listeners, the monitors, an orderly end."""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.scheduling.events import DrainStarted
+from gateway.server.admin import AdminPages
+from gateway.server.aiohttp_internals import Handler, LowLevelServer
+from gateway.server.backend_monitor import BackendMonitor
+from gateway.server.front_end import FrontEnd
+from gateway.server.routes import PoolDirectory
+
+_BACKLOG = 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenOptions:
+    """Where one listener listens; port 0 takes a free one. `idle_s` as in FrontEndOptions."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    idle_s: float = 75.0
+    tls: ssl.SSLContext | None = None
+
+
+class Listener:
+    """One listening socket and the connections that came over it."""
+
+    def __init__(self, handler: Handler, options: ListenOptions) -> None:
+        self._handler = handler
+        self._options = options
+        self._server: LowLevelServer | None = None
+        self._listening: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        assert self._listening is not None
+        port: int = self._listening.sockets[0].getsockname()[1]
+        return port
+
+    async def open(self) -> None:
+        """Listen; OSError if the address cannot be had."""
+        options = self._options
+        self._server = LowLevelServer(self._handler, idle_s=options.idle_s)
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._server, options.host, options.port, backlog=_BACKLOG, ssl=options.tls
+        )
+
+    def stop_accepting(self) -> None:
+        """Take no more connections, close those that are idle, keep those with a request."""
+        if self._listening is not None and self._server is not None:
+            self._listening.close()
+            self._server.pre_shutdown()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.stop_accepting()
+        if self._server is not None:
+            await self._server.shutdown(timeout=1.0)
+
+
+class Gateway:
+    """Runs the HTTP side until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        front_end: FrontEnd,
+        admin: AdminPages,
+        pools: PoolDirectory,
+        monitors: Sequence[BackendMonitor],
+        listen: tuple[ListenOptions, ListenOptions],
+    ) -> None:
+        """`listen` is for clients and for administrators, in this order."""
+        self._front_end = front_end
+        self._pools = pools
+        self._monitors = tuple(monitors)
+        self._clients = Listener(front_end.handle, listen[0])
+        self._admins = Listener(admin.handle, listen[1])
+
+    async def run(
+        self, *, stop: asyncio.Event, drain_s: float, started: Callable[[int, int], None]
+    ) -> None:
+        """Serve until `stop` is set, then finish what is in flight within `drain_s`.
+
+        Args:
+            stop: set it to end.
+            drain_s: grace for requests in flight; streams still open then end with an error
+                event.
+            started: called with the ports of clients and administrators once both listen.
+
+        Raises:
+            OSError: an address cannot be listened on.
+        """
+        try:
+            await self._clients.open()
+            await self._admins.open()
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(monitor.run(), name="monitor") for monitor in self._monitors
+                ]
+                started(self._clients.port, self._admins.port)
+                await stop.wait()
+                await self._drain(drain_s)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await self._clients.close()
+            await self._admins.close()
+            for pool in self._pools.pools:
+                pool.backends.close()
+                pool.driver.stop()
+
+    async def _drain(self, drain_s: float) -> None:
+        self._front_end.drain()
+        for pool in self._pools.pools:
+            pool.driver.deliver(DrainStarted())
+        self._clients.stop_accepting()
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._front_end.idle.wait()
+        except TimeoutError:
+            self._front_end.cut()
+            await self._front_end.idle.wait()

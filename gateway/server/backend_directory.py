@@ -1,0 +1,66 @@
+"""The model servers of one pool as the HTTP shell sees them: clients, and models of the healthy."""
+
+import asyncio
+from collections.abc import Iterator
+
+from gateway.scheduling.model import BackendId, ServedModel
+from gateway.server.backend_client import BackendClient
+
+
+class BackendDirectory:
+    """Servers by id. The monitor writes who is healthy and what they serve; routing reads."""
+
+    def __init__(self, clients: dict[BackendId, BackendClient]) -> None:
+        self._clients = dict(clients)
+        self._models: dict[BackendId, tuple[ServedModel, ...]] = {}
+        self._served: dict[str, ServedModel] = {}
+        self._suspicions = {backend_id: asyncio.Event() for backend_id in clients}
+
+    def client(self, backend_id: BackendId) -> BackendClient:
+        """Return the client of a server of this pool."""
+        return self._clients[backend_id]
+
+    def __iter__(self) -> Iterator[BackendId]:
+        return iter(self._clients)
+
+    @property
+    def any_usable(self) -> bool:
+        """Whether at least one server is healthy."""
+        return bool(self._models)
+
+    def set_models(self, backend_id: BackendId, models: tuple[ServedModel, ...]) -> None:
+        """Note a healthy server and what it serves."""
+        self._models[backend_id] = models
+        self._reindex()
+
+    def set_unusable(self, backend_id: BackendId) -> None:
+        """Note that a server is not healthy."""
+        self._models.pop(backend_id, None)
+        self._reindex()
+
+    def suspect(self, backend_id: BackendId) -> None:
+        """Ask the monitor to look at a server now: something failed there."""
+        self._suspicions[backend_id].set()
+
+    def suspicion(self, backend_id: BackendId) -> asyncio.Event:
+        """Return the event that `suspect` sets; whoever looks at the server clears it."""
+        return self._suspicions[backend_id]
+
+    def served(self, model: str) -> ServedModel | None:
+        """Return a healthy server's entry for a model, or None."""
+        return self._served.get(model)
+
+    def served_models(self) -> tuple[ServedModel, ...]:
+        """Return the union over healthy servers, one entry per name, first server first."""
+        return tuple(self._served.values())
+
+    def close(self) -> None:
+        """Close every connection to the servers."""
+        for client in self._clients.values():
+            client.close()
+
+    def _reindex(self) -> None:
+        self._served = {}
+        for models in self._models.values():
+            for model in models:
+                self._served.setdefault(model.name, model)

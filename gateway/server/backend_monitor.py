@@ -1,0 +1,141 @@
+"""Watches every model server of one pool: health, models, load. Off the path of requests."""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from gateway.runtime.clock import Clock
+from gateway.scheduling.events import (
+    BackendJoined,
+    BackendLeft,
+    BackendLoadReported,
+    FailureKind,
+    SchedulerEvent,
+)
+from gateway.scheduling.model import BackendId, ServedModel
+from gateway.server.backend_client import FetchedResponse
+from gateway.server.backend_connection import BackendFailure
+from gateway.server.backend_directory import BackendDirectory
+from gateway.server.options import MonitorOptions
+from gateway.wire.vllm_metrics import scan_metrics, scan_models
+
+
+class BackendMonitor:
+    """Polls /health, /v1/models and /metrics of each server, each server on its own.
+
+    A server joins when it is healthy and lists its models, and leaves when /health fails several
+    times in a row or nobody listens there. Failing scrapes of /metrics take nothing out: they
+    only make the load report older.
+    """
+
+    def __init__(
+        self,
+        *,
+        backends: BackendDirectory,
+        deliver: Callable[[SchedulerEvent], None],
+        clock: Clock,
+        rng: Random,
+        options: MonitorOptions,
+    ) -> None:
+        self._backends = backends
+        self._deliver = deliver
+        self._clock = clock
+        self._rng = rng
+        self._options = options
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for backend_id in self._backends:
+                watch = _Watch(backend_id)
+                group.create_task(self._watch_health(watch), name=f"health of {backend_id}")
+                group.create_task(self._watch_metrics(watch), name=f"metrics of {backend_id}")
+
+    async def _watch_health(self, watch: "_Watch") -> None:
+        suspicion = self._backends.suspicion(watch.backend_id)
+        while True:
+            suspicion.clear()
+            await self._check_health(watch)
+            await self._pause(self._options.health_interval_s, suspicion)
+
+    async def _check_health(self, watch: "_Watch") -> None:
+        try:
+            healthy = (await self._fetch(watch, "/health")).status == 200
+            refused = False
+        except BackendFailure as failure:
+            healthy = False
+            refused = failure.kind is FailureKind.CONNECT
+        if not healthy:
+            watch.failures += 1
+            if refused or watch.failures >= self._options.failures_to_leave:
+                self._leave(watch)
+            return
+        watch.failures = 0
+        models_age_s = self._clock() - watch.models_read_at
+        if watch.models is None or models_age_s >= self._options.models_interval_s:
+            await self._read_models(watch)
+
+    async def _read_models(self, watch: "_Watch") -> None:
+        try:
+            page = await self._fetch(watch, "/v1/models")
+        except BackendFailure:
+            return
+        models = scan_models(page.body) if page.status == 200 else None
+        if models is None:
+            return
+        watch.models_read_at = self._clock()
+        if models != watch.models:
+            watch.models = models
+            self._backends.set_models(watch.backend_id, models)
+            self._deliver(BackendJoined(watch.backend_id, models))
+
+    def _leave(self, watch: "_Watch") -> None:
+        if watch.models is not None:
+            watch.models = None
+            self._backends.set_unusable(watch.backend_id)
+            self._deliver(BackendLeft(watch.backend_id))
+
+    async def _watch_metrics(self, watch: "_Watch") -> None:
+        never = asyncio.Event()
+        while True:
+            if watch.models is not None:
+                await self._read_metrics(watch)
+            await self._pause(self._options.metrics_interval_s, never)
+
+    async def _read_metrics(self, watch: "_Watch") -> None:
+        taken_at = self._clock()
+        try:
+            page = await self._fetch(watch, "/metrics")
+        except BackendFailure as failure:
+            if failure.kind is FailureKind.CONNECT:
+                self._backends.suspect(watch.backend_id)
+            return
+        # The server may have left while the page was on its way.
+        if page.status == 200 and watch.models is not None:
+            load = scan_metrics(page.body)
+            self._deliver(BackendLoadReported(watch.backend_id, load, taken_at))
+
+    async def _fetch(self, watch: "_Watch", path: str) -> FetchedResponse:
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                return await self._backends.client(watch.backend_id).fetch(path)
+        except TimeoutError:
+            raise BackendFailure(FailureKind.TIMEOUT, f"{path} took too long") from None
+
+    async def _pause(self, interval_s: float, wake: asyncio.Event) -> None:
+        """Wait for about `interval_s`, so that servers are not asked in step; or for `wake`."""
+        try:
+            async with asyncio.timeout(interval_s * self._rng.uniform(0.9, 1.1)):
+                await wake.wait()
+        except TimeoutError:
+            return
+
+
+class _Watch:
+    """What is known of one server; `models` is None while it is out."""
+
+    def __init__(self, backend_id: BackendId) -> None:
+        self.backend_id = backend_id
+        self.failures = 0
+        self.models: tuple[ServedModel, ...] | None = None
+        self.models_read_at = 0.0

@@ -1,0 +1,142 @@
+"""The clients' listener: dispatch by method and path, the small pages, and who is in flight."""
+
+import asyncio
+import re
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from gateway.scheduling.decisions import RefusalReason
+from gateway.scheduling.model import ServedModel
+from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.cors import cors_headers, is_preflight, preflight_headers
+from gateway.server.options import FrontEndOptions
+from gateway.server.proxy_handler import ProxyHandler
+from gateway.server.routes import PoolDirectory
+from gateway.wire.error_response import ProtocolError, protocol_answer, refusal_answer
+
+_ORIGIN = re.compile(r"\A[a-z]+://[^/?#]*", re.IGNORECASE)
+_PAGES = ("/health", "/ready", "/v1/models")
+_MODEL_PAGE = "/v1/models/"
+
+
+class FrontEnd:
+    """Handles every request of clients; the handler of the low-level server.
+
+    Attributes:
+        idle: set while no request is in flight.
+    """
+
+    def __init__(
+        self, *, proxy: ProxyHandler, pools: PoolDirectory, options: FrontEndOptions
+    ) -> None:
+        self._proxy = proxy
+        self._pools = pools
+        self._options = options
+        self._draining = False
+        self._in_flight: set[asyncio.Task[object]] = set()
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests being handled."""
+        return len(self._in_flight)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._in_flight.add(task)
+        self.idle.clear()
+        channel = ClientChannel(request)
+        if self._draining:
+            channel.close_after()
+        try:
+            await self._dispatch(request, channel)
+            return channel.end()
+        finally:
+            self._in_flight.discard(task)
+            if not self._in_flight:
+                self.idle.set()
+
+    def drain(self) -> None:
+        """Be not ready from now on, and close connections after their current request."""
+        self._draining = True
+
+    def cut(self) -> None:
+        """Cancel the requests that are still in flight; streams end with an error event."""
+        for task in tuple(self._in_flight):
+            task.cancel()
+
+    async def _dispatch(self, request: web.BaseRequest, channel: ClientChannel) -> None:
+        target = request.message.path
+        if not target.startswith("/"):
+            target = _ORIGIN.sub("", target)
+        path = target.partition("?")[0]
+        origins = self._options.cors_origins
+        if is_preflight(request, origins):
+            channel.send(204, preflight_headers(request, origins), b"")
+            return
+        headers = cors_headers(request, origins)
+        if request.method == "POST" and path.startswith("/v1/"):
+            await self._proxy.handle(request, channel, target, headers)
+            return
+        if not request.content.is_eof():
+            channel.close_after()
+        is_page = path in _PAGES or path.startswith(_MODEL_PAGE)
+        if is_page and request.method in ("GET", "HEAD"):
+            self._page(channel, path, headers)
+        elif is_page or path.startswith("/v1/"):
+            allow = b"allow: GET, HEAD\r\n" if is_page else b"allow: POST\r\n"
+            answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)
+            channel.send_answer(answer, headers + allow)
+        else:
+            channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND), headers)
+
+    def _page(self, channel: ClientChannel, path: str, headers: bytes) -> None:
+        match path:
+            case "/health":
+                channel.send(200, headers + JSON_HEADER, b'{"status":"ok"}')
+            case "/ready":
+                self._ready(channel, headers)
+            case "/v1/models":
+                models = [_described(m) for m in self._pools.models().values()]
+                body = msgspec.json.encode({"object": "list", "data": models})
+                channel.send(200, headers + JSON_HEADER, body)
+            case _:
+                self._model(channel, unquote(path.removeprefix(_MODEL_PAGE)), headers)
+
+    def _ready(self, channel: ClientChannel, headers: bytes) -> None:
+        if self._draining:
+            answer = refusal_answer(RefusalReason.DRAINING)
+        elif not self._pools.any_usable:
+            answer = refusal_answer(RefusalReason.NO_BACKEND)
+        else:
+            channel.send(200, headers + JSON_HEADER, b'{"status":"ready"}')
+            return
+        channel.send_answer(answer, headers)
+
+    def _model(self, channel: ClientChannel, name: str, headers: bytes) -> None:
+        model = self._pools.models().get(name)
+        if model is None:
+            answer = refusal_answer(RefusalReason.UNKNOWN_MODEL, model=name)
+            channel.send_answer(answer, headers)
+        else:
+            channel.send(200, headers + JSON_HEADER, msgspec.json.encode(_described(model)))
+
+
+def _described(model: ServedModel) -> dict[str, object]:
+    """One entry of the list of models, as OpenAI and vLLM write it."""
+    described: dict[str, object] = {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "llm-instance-gateway",
+        "root": model.name,
+        "parent": model.parent,
+    }
+    if model.max_model_len is not None:
+        described["max_model_len"] = model.max_model_len
+    return described

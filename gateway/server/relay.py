@@ -1,0 +1,230 @@
+"""One attempt's response on its way from a server to the client, watched but not held up.
+
+`body_received` runs inside the upstream connection's `data_received` and ends in one write to the
+client's transport: no task, queue, timer or parsing beyond the scanner's marks per chunk.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+from gateway.runtime.clock import Clock
+from gateway.runtime.scheduler_driver import Lease
+from gateway.scheduling.decisions import RefusalReason
+from gateway.scheduling.events import FailureKind
+from gateway.scheduling.model import TokenUsage
+from gateway.server.backend_connection import ReadFlow, ResponseHead
+from gateway.server.client_channel import ClientChannel
+from gateway.wire.answer_scanner import JsonAnswerScanner
+from gateway.wire.error_response import stream_error_event
+from gateway.wire.http_headers import response_headers_to_client
+from gateway.wire.sse_scanner import SseScanner
+from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
+
+_MAX_HELD_BYTES = 262_144
+_OVERLOADED = (429, 503)
+
+
+class BodyChange(Protocol):
+    """A body passes through it, piece by piece."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes, return those that are ready."""
+        ...
+
+    def flush(self) -> bytes:
+        """Return what is still held when the body has ended."""
+        ...
+
+
+class ResponsePlan(NamedTuple):
+    """What to do to the response of one attempt.
+
+    Attributes:
+        request_id: sent as X-Request-Id.
+        extra_headers: complete lines for the head.
+        expects_finish: a stream of this request is whole only if an answer said why it ended.
+        sent_model, shown_model: the model's name as sent to the server, and as the client knows
+            it; the answer names the latter.
+        hides_usage: take the chunk with the usage out again, because the client did not ask.
+    """
+
+    request_id: str
+    sent_model: str
+    shown_model: str
+    extra_headers: bytes = b""
+    expects_finish: bool = False
+    hides_usage: bool = False
+
+    def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
+        """Make what the body must pass through; errors pass untouched."""
+        changes: list[BodyChange] = []
+        if head.status >= 400:
+            return changes
+        if self.hides_usage and event_stream:
+            changes.append(UsageChunkFilter())
+        if self.sent_model != self.shown_model:
+            changes.append(
+                ModelNameRewriter(self.sent_model, self.shown_model, streamed=event_stream)
+            )
+        return changes
+
+
+class Relay:
+    """The sink of one attempt.
+
+    An answer that shows an overloaded or broken server (429, 5xx, or a stream that begins with an
+    error event) is held back, so that another server can be tried; `release` sends it after all.
+    """
+
+    def __init__(
+        self, *, channel: ClientChannel, lease: Lease, clock: Clock, plan: ResponsePlan
+    ) -> None:
+        self._channel = channel
+        self._lease = lease
+        self._clock = clock
+        self._plan = plan
+        self._head: ResponseHead | None = None
+        self._stream: SseScanner | None = None
+        self._answer: JsonAnswerScanner | None = None
+        self._changes: list[BodyChange] = []
+        self._held: list[bytes] | None = None
+        self._held_bytes = 0
+        self._ended = False
+        self._first_token = False
+
+    @property
+    def held(self) -> bool:
+        """Whether a whole response waits for `release`, and the client has seen nothing of it."""
+        return self._held is not None and self._ended
+
+    @property
+    def failure(self) -> FailureKind | None:
+        """What a response that came to its end says against the server, or None."""
+        assert self._head is not None
+        stream = self._stream
+        code = self._head.status
+        if stream is not None and code < 400:
+            if stream.error is None:
+                ended_well = stream.finished or not self._plan.expects_finish
+                return None if ended_well else FailureKind.STREAM_ERROR
+            if stream.error.code not in _OVERLOADED:
+                return FailureKind.STREAM_ERROR
+            code = stream.error.code
+        if code in _OVERLOADED:
+            return FailureKind.OVERLOADED
+        return FailureKind.SERVER_ERROR if code >= 500 else None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the response is an answer, and not a refusal of the client's request."""
+        return self._head is not None and self._head.status < 400
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Token counts of the response so far."""
+        scanner = self._stream or self._answer
+        return TokenUsage() if scanner is None else scanner.usage
+
+    # ResponseSink
+
+    def head_received(self, head: ResponseHead, flow: ReadFlow) -> None:
+        """Decide by status and type how the body is watched."""
+        self._head = head
+        content_type = _value_of(head, b"content-type").lower()
+        encoding = _value_of(head, b"content-encoding")
+        if head.status >= 500 or head.status in _OVERLOADED:
+            self._held = []
+        if encoding:
+            pass  # nothing can be seen in it, let alone changed
+        elif content_type.startswith(b"text/event-stream"):
+            self._stream = SseScanner()
+            self._changes = self._plan.changes(head, event_stream=True)
+        elif content_type.startswith(b"application/json"):
+            self._answer = JsonAnswerScanner()
+            self._changes = self._plan.changes(head, event_stream=False)
+        self._channel.feed_from(flow)
+
+    def body_received(self, data: bytes, *, last: bool) -> None:
+        """Watch and pass on what one read brought."""
+        self._ended = last
+        stream = self._stream
+        if stream is not None:
+            stream.feed(data)
+            if stream.first_token and not self._first_token:
+                self._first_token = True
+                self._lease.first_token()
+            self._lease.progressed(stream.events, now=self._clock())
+            if stream.error is not None and not self._channel.started and self._held is None:
+                self._held = []
+        elif self._answer is not None:
+            self._answer.feed(data)
+        if self._held is None:
+            self._pass_on(data, last=last)
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _MAX_HELD_BYTES:
+            self._pass_on(self._take_held(), last=last)
+
+    def release(self, *, retry_after_s: float | None) -> None:
+        """Send the response that was held back; no other server took the request."""
+        assert self._head is not None
+        retry_after = b""
+        if retry_after_s is not None and not _value_of(self._head, b"retry-after"):
+            retry_after = b"retry-after: %d\r\n" % math.ceil(retry_after_s)
+        self._pass_on(self._take_held(), last=True, extra_headers=retry_after)
+
+    def break_off(self, reason: FailureKind | RefusalReason) -> None:
+        """End a response whose rest will not come, so that the client can tell.
+
+        A stream of events ends with an error event, in good order. Anything else is left without
+        its end: the caller closes the connection.
+        """
+        if self._stream is not None and self._channel.started and not self._channel.complete:
+            # An empty line first: the server may have been cut off in the middle of an event.
+            self._channel.write(b"\n\n" + stream_error_event(reason), last=True)
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, None
+        return b"".join(held or ())
+
+    def _pass_on(self, data: bytes, *, last: bool, extra_headers: bytes = b"") -> None:
+        for change in self._changes:
+            data = change.feed(data) + (change.flush() if last else b"")
+        if not (data or last):
+            return
+        if not self._channel.started:
+            self._open(extra_headers)
+        self._channel.write(data, last=last)
+
+    def _open(self, extra_headers: bytes) -> None:
+        head = self._head
+        assert head is not None
+        headers = response_headers_to_client(
+            head.headers,
+            request_id=self._plan.request_id,
+            event_stream=self._stream is not None,
+            keeps_length=False,
+        )
+        # Whether browsers of other origins may call is this gateway's to say, not the server's.
+        lines = b"".join(
+            [b"%b: %b\r\n" % h for h in headers if not h[0].startswith(b"access-control-")]
+        )
+        self._channel.open(
+            head.status,
+            b"%b%b%b" % (lines, self._plan.extra_headers, extra_headers),
+            length=None if self._changes else _content_length(head),
+            reason=head.reason,
+        )
+
+
+def _value_of(head: ResponseHead, wanted: bytes) -> bytes:
+    for name, value in head.headers:
+        if name.lower() == wanted:
+            return value
+    return b""
+
+
+def _content_length(head: ResponseHead) -> int | None:
+    value = _value_of(head, b"content-length")
+    return int(value) if value else None

@@ -1,0 +1,105 @@
+"""Reading a client's body: cheap checks first, then bounded in bytes and in time."""
+
+import asyncio
+import zlib
+from typing import NamedTuple
+
+from aiohttp import web
+
+from gateway.server.client_channel import ClientChannel
+from gateway.server.options import FrontEndOptions
+from gateway.wire.error_response import ErrorAnswer, ProtocolError, protocol_answer
+from gateway.wire.openai_request import BadRequest
+
+_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""zlib's `wbits` by content coding."""
+
+
+class Refused(Exception):  # noqa: N818 (an answer to the client, not an error of ours)
+    """The request is answered without asking a server: `answer` is what the client gets."""
+
+    def __init__(self, answer: ErrorAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+class ReceivedBody(NamedTuple):
+    """A body as received, and readable; both are the same object if it was not compressed."""
+
+    received: bytes
+    readable: bytes
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the client compressed the body."""
+        return self.received is not self.readable
+
+
+async def read_body(
+    request: web.BaseRequest, channel: ClientChannel, options: FrontEndOptions
+) -> ReceivedBody:
+    """Read the whole body of a request.
+
+    Raises:
+        Refused: too large, too slow, or compressed in a way that cannot be looked into.
+        BadRequest: not framed, or not compressed, as its headers say.
+    """
+    limit = options.max_body_bytes
+    length = request.content_length
+    if length is not None and length > limit:
+        raise Refused(_too_large(limit))
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity") and coding not in _WINDOW_BITS:
+        detail = f"Or use one of: {', '.join(_WINDOW_BITS)}."
+        answer = protocol_answer(ProtocolError.UNSUPPORTED_ENCODING, detail=detail)
+        raise Refused(answer)
+    expected = request.headers.get("Expect")
+    if expected is not None:
+        if expected.lower() != "100-continue":
+            raise BadRequest(f"Expect: {expected} is not supported.", status=417)
+        channel.send_continue()
+    if request.content.is_eof():
+        received = request.content.read_nowait()
+        if len(received) > limit:
+            raise Refused(_too_large(limit))
+    else:
+        received = await _read_rest(request, limit=limit, timeout_s=options.body_timeout_s)
+    if coding in _WINDOW_BITS:
+        return ReceivedBody(received, _decompressed(received, _WINDOW_BITS[coding], limit))
+    return ReceivedBody(received, received)
+
+
+async def _read_rest(request: web.BaseRequest, *, limit: int, timeout_s: float) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while piece := await request.content.readany():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise Refused(_too_large(limit))
+    except TimeoutError:
+        raise Refused(protocol_answer(ProtocolError.BODY_TOO_SLOW)) from None
+    except web.RequestPayloadError:
+        raise BadRequest("The body does not end as its headers say.") from None
+    return b"".join(pieces)
+
+
+def _decompressed(received: bytes, window_bits: int, limit: int) -> bytes:
+    """Decompress at most `limit` bytes: a small body must not become a huge one."""
+    decompressor = zlib.decompressobj(window_bits)
+    try:
+        readable = decompressor.decompress(received, limit + 1)
+    except zlib.error:
+        raise BadRequest("The body is not compressed as Content-Encoding says.") from None
+    if len(readable) > limit:
+        raise Refused(_too_large(limit))
+    if not decompressor.eof:
+        raise BadRequest("The compressed body is cut off.")
+    return readable
+
+
+def _too_large(limit: int) -> ErrorAnswer:
+    detail = f"At most {limit} bytes are taken."
+    return protocol_answer(ProtocolError.BODY_TOO_LARGE, detail=detail)

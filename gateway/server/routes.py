@@ -1,0 +1,81 @@
+"""From the model name a client sent to the pool and service that answer it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.runtime.scheduler_driver import SchedulerDriver
+from gateway.scheduling.model import NON_CRITICAL, LLMServerPool, LLMService, ServedModel
+from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.server.backend_directory import BackendDirectory
+from gateway.server.options import PoolOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingPool:
+    """One pool with everything that serves it."""
+
+    pool: LLMServerPool
+    driver: SchedulerDriver
+    backends: BackendDirectory
+    options: PoolOptions
+
+
+class Route(NamedTuple):
+    """Where a request goes."""
+
+    pool: ServingPool
+    service: LLMService
+
+
+class PoolDirectory:
+    """All pools of the gateway. Pools are asked in the order given."""
+
+    def __init__(self, pools: Sequence[ServingPool]) -> None:
+        self._pools = tuple(pools)
+        self._by_model = {
+            service.model: Route(pool, service)
+            for pool in reversed(self._pools)
+            for service in pool.pool.services
+        }
+        self._unregistered = tuple(
+            Route(pool, LLMService(name=DEFAULT_SERVICE, model="", priority=NON_CRITICAL))
+            for pool in self._pools
+            if pool.pool.accept_unregistered_models
+        )
+
+    @property
+    def pools(self) -> tuple[ServingPool, ...]:
+        """All pools."""
+        return self._pools
+
+    @property
+    def any_usable(self) -> bool:
+        """Whether at least one server of one pool is healthy."""
+        return any(pool.backends.any_usable for pool in self._pools)
+
+    def route(self, model: str) -> Route | None:
+        """Find who answers a model name; None if nobody does.
+
+        While a pool that takes unregistered models has no healthy server, nobody can tell what it
+        serves; its scheduler then lets the request wait for a server.
+        """
+        configured = self._by_model.get(model)
+        if configured is not None:
+            return configured
+        for route in self._unregistered:
+            if route.pool.backends.served(model) is not None:
+                return route
+        for route in self._unregistered:
+            if not route.pool.backends.any_usable:
+                return route
+        return None
+
+    def models(self) -> dict[str, ServedModel]:
+        """Return what clients may ask for: services, and the models of healthy servers."""
+        found = {model: ServedModel(model) for model in self._by_model}
+        for pool in self._pools:
+            for served in pool.backends.served_models():
+                if pool.pool.accept_unregistered_models or served.name in found:
+                    found[served.name] = served
+        return found
