@@ -6,7 +6,6 @@ can judge (temperature, tools, ...) is left to it.
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -65,8 +64,7 @@ class RequestKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(Struct, frozen=True, kw_only=True, gc=False):
     """What the gateway knows of one request's body.
 
     Attributes:
@@ -138,31 +136,30 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
         BadRequest: the body is not a JSON object, or a field the gateway needs has a bad value.
     """
     fields = _decode(body)
+    model = check_model(fields.model)
     kind = _kind_of(path)
     generates = path.rsplit("/", 1)[-1] not in _NOT_GENERATING
     prompt = bytes(_prompt_of(kind, fields))
-    prompts, prompt_tokens = 1, None
-    if kind is RequestKind.COMPLETION:
-        prompts, prompt_tokens = count_token_ids(prompt)
+    prompts, prompt_tokens = (
+        count_token_ids(prompt) if kind is RequestKind.COMPLETION else (1, None)
+    )
     preamble = tuple(map(bytes, (fields.tools, fields.system, fields.instructions)))
+    seeds = (kind.encode(), bytes(fields.cache_salt), *preamble)
+    prompt_bytes = text_bytes(prompt or body) if prompt_tokens is None else len(prompt)
     options = fields.stream_options
     return ParsedRequest(
         kind=kind,
         body=body,
-        model=check_model(fields.model),
+        model=model,
         streamed=bool(fields.stream),
         includes_usage=options is not None and bool(options.include_usage),
         has_priority=bool(bytes(fields.priority)),
         generates=generates,
         max_tokens=_max_tokens(kind, fields),
-        choices=_choices(kind, fields) * prompts,
-        prompt_bytes=text_bytes(prompt or body) + sum(map(len, preamble)),
+        choices=_choices(kind, fields, prompts),
+        prompt_bytes=prompt_bytes + sum(map(len, preamble)),
         prompt_tokens=prompt_tokens,
-        prefix_blocks=(
-            hash_prefix(prompt, seeds=(kind.encode(), bytes(fields.cache_salt), *preamble))
-            if generates
-            else ()
-        ),
+        prefix_blocks=hash_prefix(prompt, seeds=seeds) if generates else (),
     )
 
 
@@ -268,23 +265,30 @@ def _max_tokens(kind: RequestKind, fields: _Fields) -> int | None:
     bound = fields.max_tokens
     if bound is UNSET:
         bound = _COMPLETION_DEFAULT_MAX_TOKENS if kind is RequestKind.COMPLETION else None
-    bounds = {
-        "max_tokens": bound,
-        "max_completion_tokens": fields.max_completion_tokens,
-        "max_output_tokens": fields.max_output_tokens,
-    }
-    for name, value in bounds.items():
+    given = (
+        ("max_completion_tokens", fields.max_completion_tokens),
+        ("max_output_tokens", fields.max_output_tokens),
+        ("max_tokens", bound),
+    )
+    for name, value in given:
         if value is not None and not 0 <= value <= _MAX_TOKENS:
             raise BadRequest(f"The field `{name}` must be 0 to {_MAX_TOKENS}.", param=name)
     if kind is RequestKind.COMPLETION:
         return bound
-    given = (fields.max_completion_tokens, fields.max_output_tokens, bound)
-    return next((value for value in given if value is not None), None)
+    return next((value for _, value in given if value is not None), None)
 
 
-def _choices(kind: RequestKind, fields: _Fields) -> int:
+def _choices(kind: RequestKind, fields: _Fields, prompts: int) -> int:
+    choices = 1
     for name, value in (("n", fields.n), ("best_of", fields.best_of)):
-        if value is not None and not 1 <= value <= _MAX_CHOICES:
-            raise BadRequest(f"The field `{name}` must be 1 to {_MAX_CHOICES}.", param=name)
-    best_of = fields.best_of if kind is RequestKind.COMPLETION else None
-    return max(fields.n or 1, best_of or 1)
+        if value is not None:
+            if not 1 <= value <= _MAX_CHOICES:
+                raise BadRequest(f"The field `{name}` must be 1 to {_MAX_CHOICES}.", param=name)
+            if name == "n" or kind is RequestKind.COMPLETION:
+                choices = max(choices, value)
+    if choices * prompts > _MAX_CHOICES:
+        raise BadRequest(
+            f"One request may ask for {_MAX_CHOICES} answers at most (prompts times `n`).",
+            param="prompt",
+        )
+    return choices * prompts

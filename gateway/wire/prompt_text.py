@@ -1,5 +1,6 @@
 """The raw JSON of a prompt: how much text it is, how many token ids, and what it begins with."""
 
+import re
 import zlib
 
 import msgspec
@@ -12,30 +13,43 @@ MAX_BLOCKS = 64
 FILE_BYTES = 2_048
 """What a file inside a prompt (base64) counts as: an image costs some 500 tokens at any size."""
 
-_FILES = ((b";base64,", b'"'), (b'"input_audio"', b"}"))
-"""Marks before a file's bytes, and what ends them."""
-_LONGEST_MEDIA_TYPE = 128
-_PROMPTS = msgspec.json.Decoder(list[Raw])
+_DATA_URL_MARK = b";base64,"
+_DATA_URL = re.compile(
+    rb'"(?:url|image_url|video_url|audio_url|file_data)"\s*:\s*"data:[^"\\]*\Z',
+)
+"""Before the mark: so that the mark in the midst of a text does not hide the text."""
+_AUDIO_MARK = b'"input_audio"'
+_AUDIO = re.compile(rb'\s*:\s*\{\s*(?:"format"\s*:\s*"\w*"\s*,\s*)?"data"\s*:\s*"')
+_LONGEST_MEDIA_TYPE = 192
+_FIRST_ITEM = re.compile(rb"\[\s*([\[\d])")
+_ITEMS = msgspec.json.Decoder(list[Raw])
 
 
 def text_bytes(prompt: bytes) -> int:
     """Bytes of text in a prompt's raw JSON: its length, each file in it taken as FILE_BYTES."""
-    size = len(prompt)
-    for mark, ending in _FILES:
-        start = prompt.find(mark)
-        while start >= 0:
-            stop = prompt.find(ending, start + len(mark))
-            if stop < 0:
-                break
-            length = stop - start
-            # A data URL fills its string: the mark in the midst of a text must not hide the text.
-            is_file = mark != b";base64," or (
-                prompt.rfind(b'"data:', max(0, start - _LONGEST_MEDIA_TYPE), start) >= 0
-            )
-            if is_file and length > FILE_BYTES:
-                size -= length - FILE_BYTES
-            start = prompt.find(mark, stop)
-    return size
+    if len(prompt) <= FILE_BYTES:
+        return len(prompt)
+    excess = 0
+    at = prompt.find(_DATA_URL_MARK)
+    while at >= 0:
+        start = at + len(_DATA_URL_MARK)
+        if _DATA_URL.search(prompt, max(0, at - _LONGEST_MEDIA_TYPE), at):
+            start, excess = _skip_file(prompt, start, excess)
+        at = prompt.find(_DATA_URL_MARK, start)
+    at = prompt.find(_AUDIO_MARK)
+    while at >= 0:
+        start = at + len(_AUDIO_MARK)
+        opening = _AUDIO.match(prompt, start)
+        if opening:
+            start, excess = _skip_file(prompt, opening.end(), excess)
+        at = prompt.find(_AUDIO_MARK, start)
+    return len(prompt) - excess
+
+
+def _skip_file(prompt: bytes, start: int, excess: int) -> tuple[int, int]:
+    """Where the string that holds the file ends, and the bytes over FILE_BYTES so far."""
+    stop = max(start, prompt.find(b'"', start))
+    return stop, excess + max(0, stop - start - FILE_BYTES)
 
 
 def count_token_ids(prompt: bytes) -> tuple[int, int | None]:
@@ -49,12 +63,11 @@ def count_token_ids(prompt: bytes) -> tuple[int, int | None]:
     """
     if not prompt.startswith(b"["):
         return 1, None
-    first = prompt[1:65].lstrip()[:1]
-    if first.isdigit():
-        return 1, prompt.count(b",") + 1
-    if first == b"[":
-        return max(1, prompt.count(b"[") - 1), prompt.count(b",") + 1
-    return max(1, len(_PROMPTS.decode(prompt))), None
+    first = _FIRST_ITEM.match(prompt)
+    if first is None:
+        return max(1, len(_ITEMS.decode(prompt))), None
+    prompts = prompt.count(b"[") - 1 if first[1] == b"[" else 1
+    return prompts, prompt.count(b",") + 1
 
 
 def hash_prefix(prompt: bytes, *, seeds: tuple[bytes, ...]) -> tuple[int, ...]:

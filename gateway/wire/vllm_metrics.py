@@ -12,19 +12,9 @@ from msgspec import Struct
 from gateway.scheduling.model import BackendLoad, ServedModel
 
 _MAX_VALUE = float(1 << 53)
+_ENDS_OF_NAME = (b"{", b" ")
+_LABEL_VALUE = re.compile(rb'((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(.)")
-
-
-def _label(name: str) -> re.Pattern[bytes]:
-    return re.compile(rb'[{,]%b="((?:[^"\\]|\\.)*)"' % name.encode())
-
-
-_MAX_LORA = _label("max_lora")
-_RUNNING = _label("running_lora_adapters")
-_WAITING = _label("waiting_lora_adapters")
-_BLOCK_SIZE = _label("block_size")
-_NUM_BLOCKS = _label("num_gpu_blocks")
-_KV_TOKENS = _label("kv_cache_size_tokens")
 
 
 class _Model(Struct):
@@ -97,21 +87,28 @@ class _PageScan:
 
     def samples(self, name: bytes) -> list[tuple[bytes, float]]:
         """The series of `name`, which stand together: (labels, value)."""
-        found: list[tuple[bytes, float]] = []
-        for opening in (b"{", b" "):
-            start = b"\n" + name + opening
-            at = self._page.find(start, self._at)
-            if at < 0:
-                at = self._page.find(start)
-            while at >= 0 and self._page.startswith(start, at):
-                self._at = at
-                at = self._page.find(b"\n", at + 1)
-                line = self._page[self._at + len(start) - 1 : at if at >= 0 else None]
+        start = b"\n" + name
+        at = self._find(start)
+        found = []
+        while at >= 0 and self._page.startswith(start, at):
+            self._at = at
+            at = self._page.find(b"\n", at + 1)
+            line = self._page[self._at + len(start) : at if at >= 0 else None]
+            if line[:1] in _ENDS_OF_NAME:
                 labels, _, text = line.rpartition(b"}")
                 value = _number(text)
                 if value is not None:
                     found.append((labels, value))
         return found
+
+    def _find(self, start: bytes) -> int:
+        """Where the first line that begins with `start` and no longer name is; or -1."""
+        at = self._page.find(start, self._at)
+        if at < 0:
+            at = self._page.find(start, 0, self._at + len(start))
+        while at >= 0 and self._page[at + len(start) : at + len(start) + 1] not in _ENDS_OF_NAME:
+            at = self._page.find(start, at + len(start))
+        return at
 
     def total(self, name: bytes, *, having: bytes = b"") -> float | None:
         """Sum over the series whose labels include `having`; None without any."""
@@ -142,9 +139,9 @@ def _kv_size(scan: _PageScan) -> tuple[int | None, int | None]:
     """KV blocks of all engines, and tokens in one block."""
     blocks, block_tokens = 0, None
     for labels, _ in scan.samples(b"vllm:cache_config_info"):
-        block_tokens = _integer(_BLOCK_SIZE, labels) or block_tokens
-        number = _integer(_NUM_BLOCKS, labels)
-        tokens = _integer(_KV_TOKENS, labels)
+        block_tokens = _integer(labels, b"block_size") or block_tokens
+        number = _integer(labels, b"num_gpu_blocks")
+        tokens = _integer(labels, b"kv_cache_size_tokens")
         if number is None and tokens is not None and block_tokens:
             number = tokens // block_tokens
         blocks += number or 0
@@ -161,15 +158,21 @@ def _newest_adapters(scan: _PageScan) -> tuple[int | None, tuple[str, ...] | Non
     if not series:
         return None, None
     labels, _ = max(series, key=lambda sample: sample[1])
-    names = ",".join(_text(pattern, labels) for pattern in (_RUNNING, _WAITING)).split(",")
-    return _integer(_MAX_LORA, labels), tuple(dict.fromkeys(name for name in names if name))
+    running = _label(labels, b"running_lora_adapters")
+    waiting = _label(labels, b"waiting_lora_adapters")
+    names = (running + b"," + waiting).decode(errors="replace").split(",")
+    return _integer(labels, b"max_lora"), tuple(dict.fromkeys(name for name in names if name))
 
 
-def _text(pattern: re.Pattern[bytes], labels: bytes) -> str:
-    found = pattern.search(labels)
-    return _ESCAPE.sub(rb"\1", found[1]).decode(errors="replace") if found else ""
+def _label(labels: bytes, name: bytes) -> bytes:
+    """Value of a label; empty where it is missing. Quotes in values are escaped."""
+    at = labels.find(b',%b="' % name)
+    if at < 0:
+        at = labels.find(b'{%b="' % name)
+    found = _LABEL_VALUE.match(labels, at + len(name) + 3) if at >= 0 else None
+    return _ESCAPE.sub(rb"\1", found[1]) if found else b""
 
 
-def _integer(pattern: re.Pattern[bytes], labels: bytes) -> int | None:
-    found = pattern.search(labels)
-    return int(found[1]) if found and found[1].isdigit() and len(found[1]) < 16 else None
+def _integer(labels: bytes, name: bytes) -> int | None:
+    value = _label(labels, name)
+    return int(value) if value.isdigit() and len(value) < 16 else None
