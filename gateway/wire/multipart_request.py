@@ -7,9 +7,10 @@ from gateway.wire.openai_request import BadRequest, ParsedRequest, RequestKind, 
 _PARAMETER = r"""\s*;\s*([\w*-]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s"]*))"""
 _TYPE_PARAMETER = re.compile(_PARAMETER)
 _PART_PARAMETER = re.compile(_PARAMETER.encode())
-_DISPOSITION = re.compile(rb"(?:^|\r\n)content-disposition:\s*form-data\b([^\r\n]*)", re.IGNORECASE)
+_DISPOSITION = re.compile(rb"\r\ncontent-disposition:\s*form-data\b([^\r\n]*)", re.IGNORECASE)
 _MAX_BOUNDARY = 70
 """RFC 2046, 5.1.1."""
+_TRUE = (b"true", b"1")
 _MAX_PARTS = 256
 _MAX_PART_HEAD = 4_096
 _MAX_FIELD = 4_096
@@ -26,16 +27,18 @@ def parse_multipart_model(content_type: str, body: bytes) -> ParsedRequest:
     Raises:
         BadRequest: no boundary, too many parts, no model, or a model that may not be used.
     """
-    fields = _short_fields(b"--" + _boundary(content_type), body)
+    spans = _short_fields(b"\r\n--" + _boundary(content_type), body)
+    model_span = spans.get("model", (0, 0))
     try:
-        model = fields["model"].decode() if "model" in fields else None
+        model = body[slice(*model_span)].decode() if "model" in spans else None
     except UnicodeDecodeError:
         raise BadRequest("The field `model` is not UTF-8.", param="model") from None
     return ParsedRequest(
         kind=RequestKind.OTHER,
         body=body,
         model=check_model(model),
-        streamed=fields.get("stream", b"").strip().lower() in {b"true", b"1"},
+        streamed=body[slice(*spans.get("stream", (0, 0)))].strip().lower() in _TRUE,
+        model_span=model_span,
     )
 
 
@@ -49,14 +52,14 @@ def _boundary(content_type: str) -> bytes:
     raise BadRequest("The Content-Type of a multipart body must name a boundary (RFC 2046).")
 
 
-def _short_fields(delimiter: bytes, body: bytes) -> dict[str, bytes]:
-    """Name -> value of the parts that are no files; of equal names the last, as in vLLM."""
-    fields: dict[str, bytes] = {}
-    start = 0 if body.startswith(delimiter) else body.find(b"\r\n" + delimiter) + 2
+def _short_fields(delimiter: bytes, body: bytes) -> dict[str, tuple[int, int]]:
+    """Name -> where the value stands, of short parts that are no files; of equal names the last."""
+    fields: dict[str, tuple[int, int]] = {}
+    at = -2 if body.startswith(delimiter[2:]) else _find(delimiter, body, 0)
     for _ in range(_MAX_PARTS):
-        start += len(delimiter)
-        stop = body.find(b"\r\n" + delimiter, start)
-        if stop < 0:
+        start = at + len(delimiter)
+        stop = _find(delimiter, body, start)
+        if at == -1 or stop == -1:
             return fields
         head_end = body.find(b"\r\n\r\n", start, min(stop, start + _MAX_PART_HEAD))
         disposition = _DISPOSITION.search(body, start, max(start, head_end))
@@ -66,7 +69,17 @@ def _short_fields(delimiter: bytes, body: bytes) -> dict[str, bytes]:
                 for name, quoted, bare in _PART_PARAMETER.findall(disposition[1])
             }
             if b"name" in parameters and b"filename" not in parameters:
-                name = parameters[b"name"].decode("latin-1")
-                fields[name] = body[head_end + 4 : stop]
-        start = stop + 2
+                fields[parameters[b"name"].decode("latin-1")] = head_end + 4, stop
+        at = stop
     raise BadRequest(f"The multipart body has more than {_MAX_PARTS} parts.")
+
+
+def _find(delimiter: bytes, body: bytes, start: int) -> int:
+    """Where the next delimiter line begins, or -1; a longer line that begins so is none."""
+    at = body.find(delimiter, start)
+    while at >= 0:
+        end = at + len(delimiter)
+        if body[end : end + 2] in {b"\r\n", b"--"}:
+            break
+        at = body.find(delimiter, end)
+    return at

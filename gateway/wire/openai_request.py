@@ -81,6 +81,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True, gc=False):
             the body (base64) counts as a fixed small size.
         prompt_tokens: exact length, over all prompts, if token ids were sent; else None.
         prefix_blocks: chained hashes of the prompt's leading blocks, longest prefix last.
+        model_span: where the model's name stands in a body that is no JSON (multipart).
     """
 
     kind: RequestKind
@@ -95,6 +96,7 @@ class ParsedRequest(Struct, frozen=True, kw_only=True, gc=False):
     prompt_bytes: int = 0
     prompt_tokens: int | None = None
     prefix_blocks: tuple[int, ...] = ()
+    model_span: tuple[int, int] | None = None
 
 
 class _StreamOptions(Struct):
@@ -192,18 +194,24 @@ def rewrite_body(
     include_usage: bool = False,
     return_token_ids: bool = False,
 ) -> bytes:
-    """The JSON body of `request` with some top-level values replaced or added.
+    """The body of `request` with some top-level values replaced or added.
 
-    Every other value keeps its bytes. Without changes the received body itself is returned.
+    Every other value keeps its bytes. Without changes the received body itself is returned. Of a
+    multipart body only the model can be changed; the rest is left out of account.
 
     Args:
-        request: made by `parse_json_request`.
+        request: as parsed.
         model: model name to send.
         priority: value to send (vLLM's sign: smaller is sooner).
         drop_priority: leave the client's value out.
         include_usage: ask for the usage chunk; the other stream options are kept.
         return_token_ids: ask for the token ids of prompt and answer.
     """
+    if request.model_span is not None:
+        start, stop = request.model_span
+        if model is None or model == request.model:
+            return request.body
+        return request.body[:start] + model.encode() + request.body[stop:]
     changes: dict[str, Raw] = {}
     if model is not None and model != request.model:
         changes["model"] = Raw(msgspec.json.encode(model))
