@@ -204,6 +204,7 @@ class Settings(PoolDefaults):
     health_failures_to_leave: Annotated[int, Field(ge=1)] = Field(
         3, description="failed polls of /health in a row that take a server out"
     )
+    drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
     journal: Path | None = Field(None, description="file that every event and decision goes to")
     seed: int | None = Field(None, description="of the random draws; drawn anew unless set")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
