@@ -96,7 +96,7 @@ class Engine:
         tokens = request.prompt_tokens + request.output_tokens
         if request.prompt_tokens < 1 or request.output_tokens < 0 or request.choices < 1:
             return "prompt_tokens and choices must be at least 1, output_tokens at least 0"
-        if tokens > self._scheduler.kv.total * BLOCK_TOKENS:
+        if tokens > self.capacity_tokens:
             return f"{tokens} tokens exceed the KV cache"
         if request.adapter is not None and not self.options.max_loras:
             return f"adapter {request.adapter}: LoRA is not enabled (max_loras is 0)"
@@ -164,6 +164,10 @@ class Engine:
         """Drop an adapter from GPU and host memory (unloaded by its name), unless it runs."""
         self._scheduler.slots.forget(adapter)
 
+    def reset_prefix_cache(self) -> None:
+        """Drop every cached prefix that no request uses."""
+        self._scheduler.kv.forget_prefixes()
+
     def output_tokens(self, request_id: str) -> int:
         """Output tokens so far, of all choices together; 0 for an unknown or finished request."""
         tracked = self._tracked.get(request_id)
@@ -181,6 +185,11 @@ class Engine:
     def stats(self) -> EngineStats:
         """Totals since the start."""
         return self._scheduler.stats
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens that fit in the KV cache."""
+        return self._scheduler.kv.total * BLOCK_TOKENS
 
     def load(self) -> BackendLoad:
         """What a scrape of /metrics would say now."""
