@@ -6,8 +6,6 @@ Only what routers read is there; families that would stay 0 are left out.
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
-from prometheus_client.utils import floatToGoString
-
 from gateway.scheduling.model import BackendLoad
 from gateway.simulator.engine import Engine
 
@@ -140,7 +138,7 @@ class ServerMetrics:
         if self._lora_series:
             samples = [
                 f'{{max_lora="{max_loras}",running_lora_adapters="{names}",'
-                f'waiting_lora_adapters="{names}"}} {floatToGoString(updated_at)}'
+                f'waiting_lora_adapters="{names}"}} {updated_at:.16e}'
                 for names, updated_at in self._lora_series.items()
             ]
             yield _block(
