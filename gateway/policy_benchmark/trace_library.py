@@ -1,5 +1,6 @@
 """Traces by name, read once, with a visible notice where a stand-in takes a missing one's place."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,12 +33,11 @@ class TraceLibrary:
         return self._rows[name]
 
     def fingerprint(self, name: str) -> str:
-        """What of a trace a cached result depends on: its file's size and time, or its absence."""
+        """What of a trace a cached result depends on: its content, or that it is missing."""
         path = self._directory / source_of(name).file
         if not path.is_file():
             return f"{name}: stand-in"
-        status = path.stat()
-        return f"{name}: {status.st_size} {status.st_mtime_ns}"
+        return f"{name}: {hashlib.sha256(path.read_bytes()).hexdigest()}"
 
     def _read(self, name: str) -> Sequence[TraceRow]:
         try:

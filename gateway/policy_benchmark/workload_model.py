@@ -264,6 +264,8 @@ class Workload(_Model):
             raise ValueError("service names must differ")
         if sum(fault.kill for fault in self.faults) >= self.servers.count:
             raise ValueError("at least one server must survive the faults")
+        if self.load_unit == "published" and self.measure.duration is None:
+            raise ValueError("load_unit published needs measure.duration")
         if self.servers.max_loras is None and any(s.adapters for s in self.services):
             raise ValueError("services with adapters need servers.max_loras")
         return self

@@ -59,7 +59,7 @@ class WorkloadPlan:
         feasible_share: of all requests.
         hit_ratio: of prompt tokens, in an infinite prefix cache.
         work_deciles: nine boundaries of `PlannedRequest.work_s`, of feasible requests.
-        mean_output_tokens: of feasible requests.
+        demand: the feasible requests of each service, as the bound sees them.
     """
 
     workload: Workload
@@ -70,12 +70,23 @@ class WorkloadPlan:
     feasible_share: float
     hit_ratio: float
     work_deciles: tuple[float, ...]
-    mean_output_tokens: float
+    demand: tuple[DemandClass, ...]
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """All adapters that the workload uses."""
         return tuple(s.adapter for s in self.services if s.adapter is not None)
+
+    @property
+    def traces(self) -> frozenset[str]:
+        """Names of the traces that the workload reads."""
+        workload = self.workload
+        lengths = [spec.lengths for spec in workload.services]
+        for each in lengths:  # grows while it is walked: mixtures may be nested
+            lengths.extend(part.lengths for part in each.mixture)
+        arrivals = [workload.arrivals, *(s.arrivals for s in workload.services if s.arrivals)]
+        names = [each.trace for each in lengths] + [each.trace for each in arrivals]
+        return frozenset(name for name in names if name is not None)
 
     def offered_rps(self, load: float) -> float:
         """Total rate, infeasible requests included, of a load in units of the bound."""
@@ -101,11 +112,11 @@ def build_plan(workload: Workload, library: TraceLibrary) -> WorkloadPlan:
             f" idle server of profile {pool.profile.name}"
         )
     capabilities = list(pool.capabilities.values())
-    demand = [
+    demand = tuple(
         DemandClass(moments, None if s.service.objective is None else s.service.objective.tpot_s)
         for s, moments in zip(services, sample.moments, strict=True)
         if moments.count
-    ]
+    )
     bound_rps = pool_rate_rps(capabilities, demand)
     if bound_rps <= 0.0:
         raise BenchmarkError(
@@ -122,7 +133,7 @@ def build_plan(workload: Workload, library: TraceLibrary) -> WorkloadPlan:
         feasible_share=sample.feasible / SAMPLE_REQUESTS,
         hit_ratio=1.0 - sample.uncached / sample.prompt,
         work_deciles=tuple(works[len(works) * k // 10] for k in range(1, 10)),
-        mean_output_tokens=sum(m.output for m in sample.moments) / sample.feasible,
+        demand=demand,
     )
 
 

@@ -1,13 +1,13 @@
 """The nouns of the virtual fleet: what goes in, what comes out, how it is set up."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from gateway.scheduling.decisions import Decision, RefusalReason
 from gateway.scheduling.events import SchedulerEvent
-from gateway.scheduling.model import BackendId, Forecast, InferenceRequest
+from gateway.scheduling.model import BackendId, Forecast, InferenceRequest, RequestId
 
 
 class FleetPolicy(Protocol):
@@ -117,10 +117,15 @@ def _ignore_outcome(_outcome: RequestOutcome) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FleetListeners:
-    """Who is told: of each request's end, and (for a journal) of each event of a gateway.
+    """Who is told of what happens.
 
-    `on_event` gets the number of the gateway, the instant, the event and the decisions.
+    Attributes:
+        on_outcome: gets each request's end.
+        on_event: gets each event of a gateway: the gateway's number, the instant, the event and the
+            decisions, before they are carried out.
+        in_flight: the fleet keeps the requests that have not ended here, for who may know them.
     """
 
     on_outcome: Callable[[RequestOutcome], None] = _ignore_outcome
     on_event: Callable[[int, float, SchedulerEvent, Sequence[Decision]], None] | None = None
+    in_flight: dict[RequestId, FleetRequest] = field(default_factory=dict)

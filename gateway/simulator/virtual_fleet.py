@@ -101,7 +101,6 @@ class VirtualFleet:
 
     Attributes:
         now: virtual time, seconds.
-        in_flight: true requests by id, of those that have not ended.
     """
 
     def __init__(
@@ -115,7 +114,6 @@ class VirtualFleet:
     ) -> None:
         """Set up the pool; each policy is one gateway, arrivals are split evenly at random."""
         self.now = 0.0
-        self.in_flight: dict[RequestId, FleetRequest] = {}
         self._servers = {key: _Server(key, engine) for key, engine in engines.items()}
         self._gateways = [_Gateway(index, policy) for index, policy in enumerate(policies)]
         self._options = options
@@ -193,7 +191,7 @@ class VirtualFleet:
         several = len(self._gateways) > 1
         gateway = self._gateways[self._rng.randrange(len(self._gateways)) if several else 0]
         self._flights[planned.request.id] = _Flight(planned, gateway)
-        self.in_flight[planned.request.id] = planned
+        self._listeners.in_flight[planned.request.id] = planned
         self._tell(gateway, RequestArrived(planned.request))
 
     def _carry_out(self, decision: Decision) -> None:
@@ -266,7 +264,7 @@ class VirtualFleet:
     def _end(self, flight: _Flight, ending: Ending, reason: RefusalReason | None = None) -> None:
         request_id = flight.planned.request.id
         del self._flights[request_id]
-        del self.in_flight[request_id]
+        del self._listeners.in_flight[request_id]
         server = flight.server
         if server is not None:
             server.flights.pop(request_id, None)

@@ -1,0 +1,108 @@
+"""What the command line asked for, as workloads, policies, loads and seeds."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.policy_benchmark.benchmark_error import BenchmarkError
+from gateway.policy_benchmark.policies import find_policy
+from gateway.policy_benchmark.pool_setup import find_profile
+from gateway.policy_benchmark.simulation import check_load
+from gateway.policy_benchmark.workload_file import built_in_names, load_workload
+from gateway.policy_benchmark.workload_model import EngineTerms, Measurement, Workload
+
+QUICK_POLICIES = ("gateway", "round_robin", "least_outstanding", "filter_tree")
+QUICK_REQUESTS = 1_000
+QUICK_WARMUP_S = 10.0
+IRREGULAR = EngineTerms(batch_square=1e-7, stall_every=10.0, stall=0.2, speculative_tokens=3)
+"""`--engine irregular`: what the linear step formula lacks."""
+
+
+class TraceSettings(BaseSettings):
+    """Where traces are: `GATEWAY_TRACES`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+    traces: Path = Path("../shared/traces")
+
+
+@dataclass(frozen=True, slots=True)
+class UserRequest:
+    """What to run: every policy at every load with every seed, on every workload."""
+
+    workloads: tuple[Workload, ...]
+    policies: tuple[str, ...]
+    loads: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    def loads_of(self, workload: Workload) -> Sequence[float]:
+        """The loads asked for, or the workload's own."""
+        return self.loads or workload.loads
+
+
+def user_request(arguments: Namespace) -> UserRequest:
+    """Check everything that can be checked before the first run.
+
+    Raises:
+        BenchmarkError: with all that the user needs to mend it.
+    """
+    names = _words(arguments.workload) or (built_in_names() if arguments.quick else [])
+    if not names:
+        raise BenchmarkError(
+            f"which workload? --workload NAME, one of {', '.join(built_in_names())}, or a .yaml"
+        )
+    policies = _words(arguments.policies) or list(QUICK_POLICIES)
+    for policy in policies:
+        find_policy(policy)
+    loads = tuple(_load(word) for word in _words(arguments.load))
+    seeds = arguments.seeds or (1 if arguments.quick else 3)
+    if seeds < 1:
+        raise BenchmarkError("--seeds needs at least 1")
+    workloads = tuple(_adapted(load_workload(name), arguments) for name in names)
+    for workload in workloads:
+        find_profile(workload.servers.profile)
+    return UserRequest(workloads, tuple(policies), loads, tuple(range(1, seeds + 1)))
+
+
+def _adapted(workload: Workload, arguments: Namespace) -> Workload:
+    """The workload with the pool, engine and measurement that the user wants instead."""
+    pool: dict[str, object] = {}
+    if arguments.profile is not None:
+        pool["profile"] = find_profile(arguments.profile).name
+    if arguments.servers is not None:
+        if not 1 <= arguments.servers <= 10_000:
+            raise BenchmarkError("--servers: expected 1 to 10000")
+        if sum(fault.kill for fault in workload.faults) >= arguments.servers:
+            raise BenchmarkError(f"--servers: {workload.name} kills as many as that")
+        pool["count"] = arguments.servers
+    if arguments.engine == "irregular":
+        pool["unmodelled"] = IRREGULAR
+    measure = workload.measure
+    if arguments.requests is not None:
+        if arguments.requests < 1:
+            raise BenchmarkError("--requests: expected at least 1")
+        if workload.load_unit == "bound":
+            measure = Measurement(warmup=measure.warmup, requests=arguments.requests)
+    elif arguments.quick and measure.requests is not None:
+        measure = Measurement(
+            warmup=min(QUICK_WARMUP_S, measure.warmup),
+            requests=min(QUICK_REQUESTS, measure.requests),
+        )
+    servers = workload.servers.model_copy(update=pool)
+    loads = workload.loads[-2:] if arguments.quick else workload.loads
+    return workload.model_copy(update={"servers": servers, "measure": measure, "loads": loads})
+
+
+def _load(word: str) -> float:
+    try:
+        load = float(word)
+    except ValueError as error:
+        raise BenchmarkError(f"--load: {word!r} is not a number") from error
+    check_load(load)
+    return load
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
