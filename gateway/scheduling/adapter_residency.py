@@ -34,6 +34,11 @@ class AdapterResidency:
         """Slots held by adapters with requests in flight, ours and others'."""
         return len(self._active) + len(self._external)
 
+    @property
+    def crowding(self) -> float:
+        """Share of the slots in use, 0 to 1."""
+        return (len(self._active) + len(self._external)) / max(1, self.max_loras)
+
     def admits(self, adapter: str) -> bool:
         """Whether a request for this adapter would run at once: it is active, or a slot is free."""
         return (

@@ -24,17 +24,22 @@ class BackendState:
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
         pending_prefill_tokens: uncached prompt tokens of requests without a first token.
         kv_reserved_tokens: prompt plus expected answer of all in flight, the KV peak.
-        external_running: EWMA of sequences there that are not ours.
+        external_running: EWMA of sequences there that are not ours, of about our own length:
+            `external_context_tokens`.
+        chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
+        tpot_bounds: TPOT that requests in flight there were admitted under, with their number.
         last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
         unseen: those of `in_flight` whose progress shows only at their end (not streamed).
     """
 
     __slots__ = (
         "adapters",
+        "chunk_budget_tokens",
         "context_tokens",
         "decoding",
         "dispatches",
         "draining",
+        "external_context_tokens",
         "external_running",
         "id",
         "in_flight",
@@ -45,12 +50,13 @@ class BackendState:
         "models",
         "pending_prefill_tokens",
         "sequences",
+        "tpot_bounds",
         "unseen",
         "usable",
     )
 
-    def __init__(self, backend_id: BackendId, *, max_loras: int) -> None:
-        """Start unusable, empty, with the configured number of adapter slots."""
+    def __init__(self, backend_id: BackendId, *, max_loras: int, chunk_budget_tokens: int) -> None:
+        """Start unusable, empty, with the configured adapter slots and prefill tokens a step."""
         self.id = backend_id
         self.usable = False
         self.draining = False
@@ -65,6 +71,9 @@ class BackendState:
         self.kv_reserved_tokens = 0
         self.dispatches = 0
         self.external_running = 0.0
+        self.external_context_tokens = 0.0
+        self.chunk_budget_tokens = chunk_budget_tokens
+        self.tpot_bounds: dict[float, int] = {}
         self.last_chunk_at: float | None = None
         self.load = BackendLoad()
         self.load_taken_at: float | None = None
@@ -92,8 +101,9 @@ class BackendState:
 class BackendLedger:
     """All servers of one pool, and which of them serve a model."""
 
-    def __init__(self, *, default_max_loras: int) -> None:
-        """Start without servers."""
+    def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
+        """Start without servers. `chunk_budget_tokens` holds for those that do not show theirs."""
+        self._chunk_budget_tokens = chunk_budget_tokens
         self._default_max_loras = default_max_loras
         self._backends: dict[BackendId, BackendState] = {}
         self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
@@ -125,7 +135,11 @@ class BackendLedger:
         """Make a server usable, or update what it serves."""
         backend = self._backends.get(backend_id)
         if backend is None:
-            backend = BackendState(backend_id, max_loras=self._default_max_loras)
+            backend = BackendState(
+                backend_id,
+                max_loras=self._default_max_loras,
+                chunk_budget_tokens=self._chunk_budget_tokens,
+            )
             self._backends[backend_id] = backend
         if not backend.usable:
             backend.adapters.forget()
@@ -161,6 +175,11 @@ class BackendLedger:
         if load.running is not None:
             excess = max(0.0, load.running + (load.waiting or 0) - backend.sequences)
             backend.external_running += _EXTERNAL_EWMA * (excess - backend.external_running)
+            backend.external_context_tokens = backend.external_running * (
+                backend.context_tokens / backend.decoding if backend.decoding else 0.0
+            )
+        if load.largest_step_tokens is not None:
+            backend.chunk_budget_tokens = max(self._chunk_budget_tokens, load.largest_step_tokens)
         if load.active_adapters is not None or load.max_loras is not None:
             backend.adapters.report(
                 load.active_adapters or (), max_loras=load.max_loras, taken_at=taken_at
@@ -177,6 +196,9 @@ class BackendLedger:
         if not tracked.request.streamed:
             backend.unseen[tracked.request.id] = tracked
         backend.dispatches += 1
+        if tracked.tpot_bound_s is not None:
+            bounds = backend.tpot_bounds
+            bounds[tracked.tpot_bound_s] = bounds.get(tracked.tpot_bound_s, 0) + 1
         backend.sequences += tracked.request.choices
         backend.pending_prefill_tokens += tracked.uncached_tokens
         backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
@@ -203,13 +225,13 @@ class BackendLedger:
     def progress_unseen(self, backend: BackendState, *, now: float) -> None:
         """Let requests that are not streamed progress as forecast, up to the expected answer."""
         for tracked in backend.unseen.values():
-            forecast = tracked.forecast
-            if forecast is None:
+            prediction = tracked.prediction
+            if prediction is None:
                 continue
-            decoding_s = now - tracked.dispatched_at - forecast.ttft_s
+            decoding_s = now - tracked.dispatched_at - prediction.ttft_s
             if decoding_s >= 0.0:
                 self.end_prefill(backend, tracked)
-                steps = int(decoding_s / forecast.tpot_s) * tracked.request.choices
+                steps = int(decoding_s / prediction.tpot_s) * tracked.request.choices
                 self.progress(backend, tracked, min(steps, tracked.expected_output_tokens))
 
     def release(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
@@ -218,6 +240,10 @@ class BackendLedger:
         backend.unseen.pop(tracked.request.id, None)
         backend.sequences -= tracked.request.choices
         backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
+        if tracked.tpot_bound_s is not None:
+            backend.tpot_bounds[tracked.tpot_bound_s] -= 1
+            if not backend.tpot_bounds[tracked.tpot_bound_s]:
+                del backend.tpot_bounds[tracked.tpot_bound_s]
         if tracked.prefill_pending:
             backend.pending_prefill_tokens -= tracked.uncached_tokens
             tracked.prefill_pending = False

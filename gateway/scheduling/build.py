@@ -5,10 +5,14 @@ from typing import assert_never
 
 from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
-from gateway.scheduling.backend_picker import BackendPicker, LeastOutstandingPicker
+from gateway.scheduling.backend_picker import (
+    BackendPicker,
+    LatencyPicker,
+    LeastOutstandingPicker,
+)
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.fairness import FirstComeFirstServed, ServiceOrder
-from gateway.scheduling.latency_predictor import LatencyPredictor, StepTimeModel
+from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import (
     FairnessDimension,
     FairnessPolicy,
@@ -20,23 +24,28 @@ from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.step_time import StepTimePrior
 
 
 def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
     """Wire a scheduler for one pool. `rng` is the only source of its random draws."""
+    predictor = LatencyPredictor(prior=StepTimePrior())
 
     def make_rules(changed: SchedulingPolicy) -> Rules:
         return Rules(
             policy=changed,
-            capacity=Capacity(policy=changed.capacity),
+            capacity=Capacity(policy=changed.capacity, predictor=predictor),
             order=_service_order(changed.fairness),
             picker=_backend_picker(changed.picker, rng),
             retries=RetryBudget(policy=changed.retry),
         )
 
     knowledge = Knowledge(
-        ledger=BackendLedger(default_max_loras=policy.capacity.default_max_loras),
-        predictor=LatencyPredictor(prior=StepTimeModel()),
+        ledger=BackendLedger(
+            default_max_loras=policy.capacity.default_max_loras,
+            chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
+        ),
+        predictor=predictor,
         queue=AdmissionQueue(policy=policy.queue),
         services=ServiceDirectory(pool=policy.pool, rng=rng),
     )
@@ -53,6 +62,8 @@ def _service_order(policy: FairnessPolicy) -> ServiceOrder:
 
 def _backend_picker(policy: PickerPolicy, rng: Random) -> BackendPicker:
     match policy.kind:
+        case PickerKind.LATENCY:
+            return LatencyPicker(policy=policy, rng=rng)
         case PickerKind.LEAST_OUTSTANDING:
             return LeastOutstandingPicker(policy=policy, rng=rng)
         case _:

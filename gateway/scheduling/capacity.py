@@ -1,8 +1,21 @@
 """May this server take this request now? Open is a property of (request, server)."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
+from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
+
+
+class OpenServer(NamedTuple):
+    """A server that may take the request now, and the times predicted for it there."""
+
+    backend: BackendState
+    prediction: Prediction
 
 
 class Capacity:
@@ -11,35 +24,86 @@ class Capacity:
     That the server is healthy, not draining and serves the model is the ledger's index already.
     """
 
-    def __init__(self, *, policy: CapacityPolicy) -> None:
-        """Take limits from `policy`."""
+    def __init__(self, *, policy: CapacityPolicy, predictor: LatencyPredictor) -> None:
+        """Take limits and margins from `policy`."""
         self._policy = policy
+        self._predictor = predictor
 
     def is_full(self, backend: BackendState) -> bool:
         """Whether the server is closed to every request: at its limit, or its own queue grows.
 
-        We queue here, not in the engine, where a request can be neither reordered nor moved.
+        We queue here, not in the engine, where a request can be neither reordered nor moved; the
+        engine only needs enough prefill ahead never to run dry.
         """
+        policy = self._policy
+        if backend.sequences + backend.external_running >= policy.max_requests_per_backend:
+            return True
+        backlog = policy.engine_backlog_steps * backend.chunk_budget_tokens
+        if backend.pending_prefill_tokens >= backlog:
+            return True
+        waiting = backend.load.waiting
         return (
-            backend.sequences + backend.external_running >= self._policy.max_requests_per_backend
-            or (
-                backend.load.waiting is not None
-                and backend.load.waiting - (backend.load.waiting_deferred or 0)
-                > self._policy.max_engine_waiting
-            )
+            waiting is not None
+            and waiting - (backend.load.waiting_deferred or 0) > policy.max_engine_waiting
         )
 
-    def is_open(self, backend: BackendState, tracked: TrackedRequest) -> bool:
-        """Whether the request would run there at once."""
-        if self.is_full(backend):
-            return False
+    def open_among(
+        self, tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+    ) -> list[OpenServer]:
+        """The servers that may take the request now.
+
+        Where none can give a Critical request its first token in time, the one that gives it
+        soonest is open: it is late, and waiting would make it later.
+        """
+        critical = is_critical(tracked.service.priority)
+        margin = self._policy.margin_critical if critical else self._policy.margin_non_critical
+        budget_s = margin * (tracked.ttft_bound_s - (now - tracked.arrived_at))
+        found: list[OpenServer] = []
+        soonest: OpenServer | None = None
+        for backend in backends:
+            if self.is_full(backend) or not self._fits(backend, tracked):
+                continue
+            prediction = self._predictor.predict(backend, tracked, now=now)
+            if prediction.tpot_s > margin * _strictest_tpot_s(backend, tracked):
+                continue
+            if prediction.ttft_s <= budget_s:
+                found.append(OpenServer(backend, prediction))
+            elif critical and (soonest is None or prediction.ttft_s < soonest.prediction.ttft_s):
+                soonest = OpenServer(backend, prediction)
+        return found if found or soonest is None else [soonest]
+
+    def is_impossible(self, tracked: TrackedRequest, backends: Iterable[BackendState]) -> bool:
+        """Whether not even an idle one of `backends` could keep the request's bounds."""
+        bound_s = tracked.tpot_bound_s
+        for backend in backends:
+            ttft_s, tpot_s = self._predictor.alone_s(backend, tracked)
+            if ttft_s <= tracked.ttft_bound_s and (
+                bound_s is None or tpot_s <= self._policy.margin_critical * bound_s
+            ):
+                return False
+        return True
+
+    def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
+        """Whether an adapter slot, places and KV blocks are free: it would run at once."""
         adapter = backend.adapter_of(tracked.target)
         if adapter is not None and not backend.adapters.admits(adapter):
             return False
+        if not backend.in_flight:
+            return True  # what is too large for any server runs alone on one
+        last = tracked.request.choices - 1  # is_full has looked at the first sequence
+        most = self._policy.max_requests_per_backend
+        if backend.sequences + backend.external_running + last >= most:
+            return False
         kv_tokens = backend.kv_capacity_tokens
         needed = tracked.prompt_tokens + tracked.expected_output_tokens
-        return (
-            kv_tokens is None
-            or not backend.in_flight
-            or backend.kv_reserved_tokens + needed <= kv_tokens
-        )
+        return kv_tokens is None or backend.kv_reserved_tokens + needed <= kv_tokens
+
+
+def _strictest_tpot_s(backend: BackendState, tracked: TrackedRequest) -> float:
+    """The lowest TPOT bound of the request and of those running there; infinite if none."""
+    own = tracked.tpot_bound_s
+    bounds = backend.tpot_bounds
+    if not bounds:
+        return float("inf") if own is None else own
+    lowest = min(bounds)
+    return lowest if own is None or lowest < own else own

@@ -32,9 +32,15 @@ class FailureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RequestArrived:
-    """A client's request; answered by exactly one Dispatch, Reject or Evict."""
+    """A client's request; answered by exactly one Dispatch, Reject or Evict.
+
+    Attributes:
+        last_chunks: (server, arrival of its newest chunk) of servers with chunks since the last
+            arrival: the phase of each engine's step.
+    """
 
     request: InferenceRequest
+    last_chunks: tuple[tuple[BackendId, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

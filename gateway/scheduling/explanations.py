@@ -2,14 +2,15 @@
 
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import Candidate
-from gateway.scheduling.model import Forecast, RequestId
+from gateway.scheduling.model import RequestId
+from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.snapshot import Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _KEPT = 1024
 
 _Entry = tuple[
-    TrackedRequest, tuple[Candidate, ...], tuple[BackendState, ...], float, Forecast | None
+    TrackedRequest, tuple[Candidate, ...], tuple[BackendState, ...], float, Prediction | None
 ]
 
 
@@ -31,15 +32,15 @@ class Explanations:
         entries = self._entries
         if len(entries) >= _KEPT:
             del entries[next(iter(entries))]
-        entries[tracked.request.id] = (tracked, candidates, serving, now, tracked.forecast)
+        entries[tracked.request.id] = (tracked, candidates, serving, now, tracked.prediction)
 
     def find(self, request_id: RequestId) -> Explanation | None:
         """The newest attempt of the request, or None."""
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, candidates, serving, decided_at, forecast = entry
-        assert forecast is not None, "a dispatch has a forecast"
+        tracked, candidates, serving, decided_at, prediction = entry
+        assert prediction is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}
         return Explanation(
@@ -53,7 +54,7 @@ class Explanations:
             prompt_tokens=tracked.prompt_tokens,
             expected_output_tokens=tracked.expected_output_tokens,
             chosen=tracked.backend_id,
-            forecast=forecast,
+            forecast=prediction.forecast(),
             candidates=candidates,
             closed=tuple(b.id for b in serving if b.id not in compared),
         )

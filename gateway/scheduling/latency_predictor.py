@@ -1,105 +1,222 @@
 """TTFT and TPOT of this request on this server, before it is sent there.
 
-A step of a vLLM engine takes about `c0 + c1*B + c2*C + c3*P` seconds: B running sequences, C
-tokens of context in the batch, P tokens of prefill in the step (fitted on measured servers within
-3.5 %; sources in docs/benchmarks.md). Chunked prefill spreads pending prompts over steps of at
-most `chunk_budget_tokens`.
+TTFT: the engine prefills first come first served in steps of bounded size, so a first token waits
+for the rest of the step under way, for the prefills ahead, and for its own. TPOT: the step time
+with the request added, stretched by the prefills that will share its steps. The coefficients are
+learned per server (step_time.py), from the mean of its pool's; what the formulas leave over is
+followed as a bias and a spread (forecast_error.py).
 """
 
-from dataclasses import dataclass
-from math import ceil
-
 from gateway.scheduling.backend_ledger import BackendState
-from gateway.scheduling.model import Forecast
+from gateway.scheduling.forecast_error import ForecastError
+from gateway.scheduling.model import BackendId
+from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.server_timing import ServerTiming
+from gateway.scheduling.step_time import StepTimePrior
+from gateway.scheduling.tracked_request import TrackedRequest
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTimeModel:
-    """Coefficients of an engine's step time, seconds per unit.
-
-    The defaults are one analytic prior for every engine: an 8B model on a current data-centre
-    GPU, between the fastest and slowest published fits.
-
-    Attributes:
-        overhead_s: API and network time of a request outside the engine's steps.
-        step_s, per_sequence_s, per_context_token_s, per_prefill_token_s: c0, c1, c2, c3.
-        lora_factor: factor on a step that runs any adapter.
-        adapter_load_s: time to load an adapter that is not resident.
-        chunk_budget_tokens: max_num_batched_tokens, vLLM's default.
-        spread: 90th percentile over mean, minus one, of a forecast without samples.
-    """
-
-    overhead_s: float = 0.005
-    step_s: float = 0.011
-    per_sequence_s: float = 30e-6
-    per_context_token_s: float = 80e-9
-    per_prefill_token_s: float = 40e-6
-    lora_factor: float = 1.15
-    adapter_load_s: float = 0.1
-    chunk_budget_tokens: int = 2048
-    spread: float = 0.5
+_MOST_INTERFERENCE = 0.8
+"""Share of the engine's time that prefills are believed to take at most."""
+_POOL_SAMPLES = 20
+"""Samples after which a server's coefficients count in the prior of a new one."""
+_LONGEST_REPORT_S = 2.0
+"""Reports of progress further apart than this are not compared: the server was idle between."""
 
 
 class LatencyPredictor:
-    """Forecasts from the ledger's aggregates; O(1) per server."""
+    """Forecasts from the ledger's aggregates, O(1) per server; learns from what happened."""
 
-    def __init__(self, *, prior: StepTimeModel) -> None:
+    def __init__(self, *, prior: StepTimePrior) -> None:
         """Start from `prior` for every server."""
         self._prior = prior
+        self._timings: dict[BackendId, ServerTiming] = {}
 
-    def forecast(
+    def timing(self, backend_id: BackendId) -> ServerTiming:
+        """What is known of the server's speed; a new one starts from the mean of the others."""
+        found = self._timings.get(backend_id)
+        if found is None:
+            found = self._timings[backend_id] = self._new_timing()
+        return found
+
+    def predict(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> Prediction:
+        """Predict a request's times on a server, with the request added to what runs there.
+
+        TTFT counts from `now`.
+        """
+        timing = self.timing(backend.id)
+        decode = timing.decode
+        per_token_s = timing.prefill.per_token_s
+        sequences = backend.decoding + backend.external_running
+        context = backend.context_tokens + backend.external_context_tokens
+        base_s = decode.predict(sequences, context)
+        room = max(1, int(backend.chunk_budget_tokens - sequences))
+        own = tracked.uncached_tokens
+        if backend.in_flight or sequences >= 1.0:
+            elapsed_s, steps, tokens = timing.queue.ahead_of(
+                own, now=now, base_s=base_s, per_token_s=per_token_s, room=room
+            )
+        else:
+            elapsed_s, steps, tokens = 0.0, -(-own // room), own
+        stepping_s = steps * base_s - elapsed_s
+        raw_ttft_s = timing.prefill.overhead_s + max(0.0, stepping_s) + per_token_s * tokens
+        adapter = backend.adapter_of(tracked.target)
+        cold = adapter is not None and not backend.adapters.is_resident(adapter)
+        if cold:
+            raw_ttft_s += timing.adapter_load_s
+        after_s = decode.predict(
+            sequences + tracked.request.choices,
+            context + tracked.prompt_tokens + tracked.expected_output_tokens / 2,
+        )
+        share = min(_MOST_INTERFERENCE, per_token_s * timing.prefill_rate(now))
+        raw_tpot_s = min(after_s / (1.0 - share), after_s + per_token_s * room)
+        ttft_error, tpot_error = timing.ttft_error, timing.tpot_error
+        return Prediction(
+            raw_ttft_s * ttft_error.median_factor,
+            raw_ttft_s * ttft_error.p90_factor,
+            raw_tpot_s * tpot_error.median_factor,
+            raw_tpot_s * tpot_error.p90_factor,
+            raw_ttft_s,
+            raw_tpot_s,
+            stepping_s,
+            tokens,
+            per_token_s * own,
+            after_s - base_s,
+            cold,
+        )
+
+    def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
+        """(TTFT, TPOT) the request would have on this server if it were idle."""
+        timing = self.timing(backend.id)
+        room = max(1, backend.chunk_budget_tokens)
+        own = tracked.uncached_tokens
+        step_s = timing.decode.predict(
+            tracked.request.choices, tracked.prompt_tokens + tracked.expected_output_tokens / 2
+        )
+        ttft_s = (
+            timing.prefill.overhead_s
+            + -(-own // room) * timing.decode.step_s
+            + timing.prefill.per_token_s * own
+        )
+        return ttft_s, step_s
+
+    def dispatched(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
+        """The request goes to the server now; call it before the ledger reserves."""
+        timing = self.timing(backend.id)
+        busy = bool(backend.in_flight) or backend.external_running >= 1.0
+        timing.queue.add(tracked.uncached_tokens, now=now, busy=busy)
+        timing.count_prefill(tracked.uncached_tokens, now=now)
+
+    def withdrawn(self, backend: BackendState, tracked: TrackedRequest) -> None:
+        """The request left the server before its first token."""
+        self.timing(backend.id).queue.remove(tracked.uncached_tokens)
+
+    def chunk_seen(self, backend: BackendState, at: float) -> None:
+        """A chunk of any stream of the server arrived: one of its steps ended."""
+        timing = self.timing(backend.id)
+        sequences = backend.decoding + backend.external_running
+        timing.queue.chunk_seen(
+            at,
+            base_s=timing.decode.predict(sequences, backend.context_tokens),
+            per_token_s=timing.prefill.per_token_s,
+            room=max(1, int(backend.chunk_budget_tokens - sequences)),
+        )
+
+    def first_token(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
+        """Learn a TTFT; call it after the ledger ended the prefill."""
+        timing = self.timing(backend.id)
+        timing.queue.reset(backend.pending_prefill_tokens, now=now)
+        timing.prefilled_tokens += tracked.uncached_tokens
+        prediction = tracked.prediction
+        actual_s = now - tracked.dispatched_at
+        if prediction is None or actual_s <= 0.0:
+            return
+        if prediction.cold_adapter:
+            timing.learn_adapter_load(actual_s - (prediction.raw_ttft_s - timing.adapter_load_s))
+        else:
+            timing.prefill.learn(
+                tokens=prediction.prefill_tokens,
+                seconds=actual_s - prediction.stepping_s,
+                measured_s=actual_s,
+            )
+        _learn_ttft(timing.ttft_error, prediction, actual_s)
+
+    def gave_up(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
+        """Learn a censored TTFT: no first token had come by now."""
+        prediction = tracked.prediction
+        waited_s = now - tracked.dispatched_at
+        if prediction is not None and waited_s > prediction.ttft_s:
+            _learn_ttft(self.timing(backend.id).ttft_error, prediction, waited_s)
+
+    def progressed(
         self,
         backend: BackendState,
         *,
-        prompt_tokens: int,
-        uncached_tokens: int,
-        output_tokens: int,
-        adapter: str | None,
-        now: float,
-    ) -> Forecast:
-        """Predict a request's times on a server, with the request added to what runs there.
+        streams: int,
+        tokens: float,
+        last_chunk_at: float,
+    ) -> None:
+        """Learn the step time from one interval between two reports.
 
         Args:
-            backend: the server's ledger entry.
-            prompt_tokens: length of the prompt.
-            uncached_tokens: the part of it that needs a prefill there.
-            output_tokens: expected length of the answer.
-            adapter: the adapter the request needs there, or None.
-            now: the present; TTFT counts from it.
+            backend: the server, its ledger entry brought up to date.
+            streams: streams that decoded all through the interval.
+            tokens: output tokens of them together, per choice.
+            last_chunk_at: arrival of the server's newest chunk.
         """
-        model = self._prior
+        timing = self.timing(backend.id)
+        before = timing.report
         sequences = backend.decoding + backend.external_running
-        lora = adapter is not None or bool(backend.adapters.active)
-        factor = model.lora_factor if lora else 1.0
-        base_s = factor * (
-            model.step_s
-            + model.per_sequence_s * sequences
-            + model.per_context_token_s * backend.context_tokens
+        context = float(backend.context_tokens + backend.external_context_tokens)
+        timing.report = (last_chunk_at, sequences, context)
+        prefilled, timing.prefilled_tokens = timing.prefilled_tokens, 0
+        if before is None or not streams or tokens < streams:
+            return
+        span_s = last_chunk_at - before[0]
+        if not 0.0 < span_s < _LONGEST_REPORT_S:
+            return
+        steps = tokens / streams
+        step_s = span_s / steps
+        prefill_s = timing.prefill.per_token_s * prefilled / steps
+        timing.decode.learn(
+            sequences=(sequences + before[1]) / 2,
+            context_tokens=(context + before[2]) / 2,
+            step_s=max(0.3 * step_s, step_s - prefill_s),
         )
-        room = max(1.0, model.chunk_budget_tokens - sequences)
-        prefill_tokens = backend.pending_prefill_tokens + uncached_tokens
-        ttft_s = (
-            model.overhead_s
-            + self._remaining_step_s(backend, base_s, now)
-            + model.per_prefill_token_s * prefill_tokens
-            + ceil(prefill_tokens / room) * base_s
-        )
-        if adapter is not None and not backend.adapters.is_resident(adapter):
-            ttft_s += model.adapter_load_s
-        own_context = prompt_tokens + output_tokens / 2
-        decode_s = base_s + factor * (
-            model.per_sequence_s + model.per_context_token_s * own_context
-        )
-        interference = min(room, backend.pending_prefill_tokens / max(1, output_tokens))
-        tpot_s = decode_s + model.per_prefill_token_s * interference
-        wide = 1.0 + model.spread
-        return Forecast(ttft_s, ttft_s * wide, tpot_s, tpot_s * wide)
 
-    @staticmethod
-    def _remaining_step_s(backend: BackendState, step_s: float, now: float) -> float:
-        """Time to the end of the engine's current step: by the phase of its last chunk."""
-        if not backend.in_flight:
-            return 0.0
-        if backend.last_chunk_at is None:
-            return step_s / 2
-        return step_s - (now - backend.last_chunk_at) % step_s
+    def finished(self, backend: BackendState, tracked: TrackedRequest, tpot_s: float) -> None:
+        """Learn the TPOT of a complete answer, > 0."""
+        prediction = tracked.prediction
+        if prediction is not None:
+            self.timing(backend.id).tpot_error.learn(
+                raw_s=prediction.raw_tpot_s,
+                forecast_s=prediction.tpot_s,
+                p90_s=prediction.tpot_p90_s,
+                actual_s=tpot_s,
+            )
+
+    def _new_timing(self) -> ServerTiming:
+        prior = self._prior
+        decode = (prior.step_s, prior.per_sequence_s, prior.per_context_token_s)
+        prefill = (prior.overhead_s, prior.per_prefill_token_s)
+        known = [t for t in self._timings.values() if t.decode.samples >= _POOL_SAMPLES]
+        if known:
+            rows = [t.decode.coefficients() for t in known]
+            decode = (
+                sum(row[0] for row in rows) / len(rows),
+                sum(row[1] for row in rows) / len(rows),
+                sum(row[2] for row in rows) / len(rows),
+            )
+            prefill = (
+                sum(t.prefill.overhead_s for t in known) / len(known),
+                sum(t.prefill.per_token_s for t in known) / len(known),
+            )
+        return ServerTiming(decode=decode, prefill=prefill, prior=prior)
+
+
+def _learn_ttft(error: ForecastError, prediction: Prediction, actual_s: float) -> None:
+    error.learn(
+        raw_s=prediction.raw_ttft_s,
+        forecast_s=prediction.ttft_s,
+        p90_s=prediction.ttft_p90_s,
+        actual_s=actual_s,
+    )

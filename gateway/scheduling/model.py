@@ -193,6 +193,8 @@ class BackendLoad:
         active_adapters: adapters with requests in flight, of the newest lora_requests_info series.
         prompt_tokens_total, generation_tokens_total, preemptions_total, steps_total,
         prefix_queries_total, prefix_hits_total: counters (prefix ones in tokens).
+        largest_step_tokens: upper bound of the histogram bucket of the largest step so far; near
+            max_num_batched_tokens once a long prompt has been seen.
     """
 
     running: int | None = None
@@ -209,6 +211,7 @@ class BackendLoad:
     steps_total: float | None = None
     prefix_queries_total: float | None = None
     prefix_hits_total: float | None = None
+    largest_step_tokens: int | None = None
 
 
 class TokenUsage(NamedTuple):

@@ -18,6 +18,7 @@ class FairnessDimension(StrEnum):
 class PickerKind(StrEnum):
     """How a server is chosen among the open ones."""
 
+    LATENCY = "latency"
     LEAST_OUTSTANDING = "least_outstanding"
 
 
@@ -60,11 +61,21 @@ class CapacityPolicy:
         max_requests_per_backend: sequences in flight on one server (vLLM's max_num_seqs).
         max_engine_waiting: requests in the engine's own queue above which it gets no more.
         default_max_loras: adapter slots of a server that has not reported them (vLLM's default).
+        chunk_budget_tokens: tokens of one engine step (max_num_batched_tokens) of a server that
+            has not shown larger ones (vLLM's default below 70 GiB).
+        engine_backlog_steps: prefill steps that may be pending on a server, so that it never runs
+            dry; what is beyond waits here.
+        margin_critical, margin_non_critical: share of a TPOT or TTFT bound that a forecast may
+            use, by the request's priority.
     """
 
     max_requests_per_backend: int = 256
     max_engine_waiting: int = 4
     default_max_loras: int = 1
+    chunk_budget_tokens: int = 2048
+    engine_backlog_steps: float = 2.0
+    margin_critical: float = 0.92
+    margin_non_critical: float = 0.90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +91,17 @@ class PickerPolicy:
 
     Attributes:
         cold_adapter_cost: how many more requests in flight a server that holds the adapter may
-            have before one that would have to load it is preferred.
+            have before one that would have to load it is preferred (least_outstanding).
+        miss_cost: cost of one expected miss in units of headroom (latency).
+        slot_price: cost of taking an adapter slot, doubled when all others are in use (latency).
+        tie_tolerance: servers within this share of the lowest cost are drawn at random (latency).
     """
 
-    kind: PickerKind = PickerKind.LEAST_OUTSTANDING
+    kind: PickerKind = PickerKind.LATENCY
     cold_adapter_cost: float = 8.0
+    miss_cost: float = 4.0
+    slot_price: float = 0.3
+    tie_tolerance: float = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,9 +26,11 @@ from typing import assert_never
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.bounds import set_bounds
+from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import InferenceRequest, RequestId, RequestPhase
+from gateway.scheduling.model import BackendId, RequestId, RequestPhase, TokenUsage
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
@@ -63,11 +65,11 @@ class Scheduler:
         self._decisions = []
         match event:
             case ev.RequestArrived():
-                self._on_arrived(event.request, now)
+                self._on_arrived(event, now)
             case ev.FirstTokenReceived():
                 self._on_first_token(event.request_id, now)
             case ev.ResponseProgressed():
-                self._on_progressed(event)
+                self._on_progressed(event, now)
             case ev.ResponseFinished():
                 self._on_finished(event, now)
             case ev.BackendLoadReported():
@@ -113,7 +115,9 @@ class Scheduler:
 
     # -- requests ---------------------------------------------------------------------------
 
-    def _on_arrived(self, request: InferenceRequest, now: float) -> None:
+    def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
+        request = event.request
+        self._see_chunks(event.last_chunks)
         if request.id in self._tracked:
             self._ignored_events += 1
             return
@@ -145,13 +149,20 @@ class Scheduler:
         tracked.expires_at = now + wait_s
         tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
+        set_bounds(tracked, self._rules.policy.pool.default_objective)
         if not self._queue.has_flow(tracked):
-            backends = self._open_for(tracked, self._ledger.serving(target))
-            if backends:
+            servers = self._open_for(tracked, self._ledger.serving(target), now)
+            if servers:
                 self._tracked[request.id] = tracked
-                self._dispatch(tracked, backends, now)
+                self._dispatch(tracked, servers, now)
                 return
         self._enqueue(tracked, now)
+
+    def _see_chunks(self, last_chunks: Sequence[tuple[BackendId, float]]) -> None:
+        for backend_id, at in last_chunks:
+            backend = self._ledger.get(backend_id)
+            if backend is not None:
+                self._predictor.chunk_seen(backend, at)
 
     def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
         """Let an arrival wait, or refuse it: its patience is 0, or it fits no limit."""
@@ -182,28 +193,40 @@ class Scheduler:
             return
         tracked.enter(RequestPhase.STREAMING)
         tracked.first_token_at = now
-        self._ledger.end_prefill(self._backend_of(tracked), tracked)
+        backend = self._backend_of(tracked)
+        self._ledger.end_prefill(backend, tracked)
+        self._predictor.first_token(backend, tracked, now=now)
+        self._fill([backend], now)
 
-    def _on_progressed(self, event: ev.ResponseProgressed) -> None:
+    def _on_progressed(self, event: ev.ResponseProgressed, now: float) -> None:
         backend = self._ledger.get(event.backend_id)
         if backend is None:
             self._ignored_events += 1
             return
-        backend.last_chunk_at = event.last_chunk_at
+        self._predictor.chunk_seen(backend, event.last_chunk_at)
+        streams = 0
+        grown = 0.0
         for request_id, stream_events in event.progress:
             tracked = backend.in_flight.get(request_id)
             if tracked is None:
                 self._ignored_events += 1
                 continue
             tokens = self._estimates.tokens_of_events(tracked.service.name, stream_events)
+            if tracked.output_tokens:
+                streams += 1
+                grown += (tokens - tracked.output_tokens) / tracked.request.choices
             self._ledger.progress(backend, tracked, tokens)
+        self._predictor.progressed(
+            backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
+        )
+        self._fill([backend], now)
 
     def _on_finished(self, event: ev.ResponseFinished, now: float) -> None:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
         if event.ok:
-            self._estimates.learn(tracked.request, event.usage)
+            self._learn_answer(tracked, event.usage, now)
         tracked.enter(RequestPhase.COMPLETED if event.ok else RequestPhase.FAILED)
         self._release(tracked, now)
 
@@ -212,7 +235,7 @@ class Scheduler:
         if tracked is None:
             return
         backend = self._backend_of(tracked)
-        self._ledger.release(backend, tracked, now=now)
+        self._withdraw(backend, tracked, now)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -282,12 +305,11 @@ class Scheduler:
     # -- what several events share ----------------------------------------------------------
 
     def _open_for(
-        self, tracked: TrackedRequest, backends: Iterable[BackendState]
-    ) -> list[BackendState]:
-        is_open = self._rules.capacity.is_open
-        if not tracked.tried:
-            return [backend for backend in backends if is_open(backend, tracked)]
-        return [b for b in backends if b.id not in tracked.tried and is_open(b, tracked)]
+        self, tracked: TrackedRequest, backends: Iterable[BackendState], now: float
+    ) -> list[OpenServer]:
+        if tracked.tried:
+            backends = [backend for backend in backends if backend.id not in tracked.tried]
+        return self._rules.capacity.open_among(tracked, backends, now=now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         """Dispatch waiting heads to servers that may have become open, until none fits."""
@@ -301,42 +323,59 @@ class Scheduler:
         for heads in self._queue.heads_by_priority():
             for head in self._rules.order.ordered(heads, now=now):
                 serving = self._ledger.serving(head.target)
-                backends = self._open_for(head, [b for b in changed if b in serving])
-                if backends:
+                servers = self._open_for(head, [b for b in changed if b in serving], now)
+                if servers:
                     self._queue.forget(head)
-                    self._dispatch(head, backends, now)
+                    self._dispatch(head, servers, now)
                     return True
         return False
 
-    def _dispatch(
-        self, tracked: TrackedRequest, backends: Sequence[BackendState], now: float
-    ) -> None:
-        backend, candidates = self._rules.picker.pick(tracked, backends, now=now)
-        forecast = self._predictor.forecast(
-            backend,
-            prompt_tokens=tracked.prompt_tokens,
-            uncached_tokens=tracked.uncached_tokens,
-            output_tokens=tracked.expected_output_tokens,
-            adapter=backend.adapter_of(tracked.target),
-            now=now,
-        )
+    def _dispatch(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
+        (backend, prediction), candidates = self._rules.picker.pick(tracked, servers, now=now)
         tracked.enter(RequestPhase.DISPATCHED)
         tracked.attempts += 1
         tracked.tried = (*tracked.tried, backend.id)
-        tracked.forecast = forecast
+        tracked.prediction = prediction
+        self._predictor.dispatched(backend, tracked, now=now)
         self._ledger.reserve(backend, tracked, now=now)
         self._drain_rate.count(now=now)
         if tracked.attempts == 1:
             self._rules.retries.earn()
         self._explanations.keep(tracked, candidates, self._ledger.serving(tracked.target), now)
         self._decisions.append(
-            Dispatch(tracked.request.id, backend.id, tracked.target, forecast, tracked.attempts)
+            Dispatch(
+                tracked.request.id,
+                backend.id,
+                tracked.target,
+                prediction.forecast(),
+                tracked.attempts,
+            )
         )
+
+    def _learn_answer(self, tracked: TrackedRequest, usage: TokenUsage, now: float) -> None:
+        """Learn from a complete answer: token counts, and the pace of its decoding."""
+        self._estimates.learn(tracked.request, usage)
+        tokens = usage.completion_tokens or self._estimates.tokens_of_events(
+            tracked.service.name, usage.events
+        )
+        gaps = tokens / tracked.request.choices - 1.0
+        began_at = tracked.first_token_at
+        if began_at is None and tracked.prediction is not None:
+            began_at = tracked.dispatched_at + tracked.prediction.ttft_s
+        if gaps >= 1.0 and began_at is not None and now > began_at:
+            self._predictor.finished(self._backend_of(tracked), tracked, (now - began_at) / gaps)
+
+    def _withdraw(self, backend: BackendState, tracked: TrackedRequest, now: float) -> None:
+        """Release a request that ends before its answer is complete."""
+        if tracked.prefill_pending:
+            self._predictor.withdrawn(backend, tracked)
+            self._predictor.gave_up(backend, tracked, now=now)
+        self._ledger.release(backend, tracked, now=now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]
         backend = self._backend_of(tracked)
-        self._ledger.release(backend, tracked, now=now)
+        self._withdraw(backend, tracked, now)
         self._fill([backend], now)
 
     def _in_flight(self, request_id: RequestId) -> TrackedRequest | None:

@@ -5,11 +5,11 @@ from types import MappingProxyType
 
 from gateway.scheduling.model import (
     BackendId,
-    Forecast,
     InferenceRequest,
     LLMService,
     RequestPhase,
 )
+from gateway.scheduling.prediction import Prediction
 
 _P = RequestPhase
 
@@ -42,6 +42,9 @@ class TrackedRequest:
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill.
         expected_output_tokens: estimate for the whole answer, all choices together.
         output_tokens: tokens so far, all choices together.
+        prediction: times forecast at its last dispatch.
+        ttft_bound_s: TTFT from arrival that is aimed at.
+        tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
         prefill_pending: True from dispatch until the first token is seen (or forecast).
     """
 
@@ -54,16 +57,18 @@ class TrackedRequest:
         "expected_output_tokens",
         "expires_at",
         "first_token_at",
-        "forecast",
         "output_tokens",
         "phase",
+        "prediction",
         "prefill_pending",
         "prompt_tokens",
         "request",
         "sequence",
         "service",
         "target",
+        "tpot_bound_s",
         "tried",
+        "ttft_bound_s",
         "uncached_tokens",
     )
 
@@ -88,7 +93,7 @@ class TrackedRequest:
         self.tried: tuple[BackendId, ...] = ()
         self.backend_id: BackendId | None = None
         self.adapter: str | None = None
-        self.forecast: Forecast | None = None
+        self.prediction: Prediction | None = None
         self.dispatched_at = arrived_at
         self.first_token_at: float | None = None
         self.prompt_tokens = 0
@@ -96,6 +101,8 @@ class TrackedRequest:
         self.expected_output_tokens = 0
         self.output_tokens = 0
         self.prefill_pending = False
+        self.ttft_bound_s = float("inf")
+        self.tpot_bound_s: float | None = None
 
     def __repr__(self) -> str:
         """Name, phase and place, for failed assertions."""

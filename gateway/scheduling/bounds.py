@@ -1,0 +1,28 @@
+"""The TTFT and TPOT that a request is steered by, from its service's objective or the pool's."""
+
+from gateway.scheduling.model import LatencyObjective
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_TTFT_SHARE_OF_NTPOT = 0.25
+"""Of an end-to-end bound, the share that the first token may take; decoding has the rest."""
+
+
+def set_bounds(tracked: TrackedRequest, default: LatencyObjective) -> None:
+    """Set `ttft_bound_s` and `tpot_bound_s`; what the objective leaves open comes from `default`.
+
+    An NTPOT objective (end to end over output tokens) is split by the expected answer.
+    """
+    objective = tracked.service.objective or default
+    ttft_s = objective.ttft_s
+    tpot_s = objective.tpot_s
+    if objective.ntpot_s is not None:
+        per_choice = max(1.0, tracked.expected_output_tokens / tracked.request.choices)
+        whole_s = objective.ntpot_s * per_choice
+        ttft_s = min(_or_infinite(ttft_s), _TTFT_SHARE_OF_NTPOT * whole_s)
+        tpot_s = min(_or_infinite(tpot_s), (1.0 - _TTFT_SHARE_OF_NTPOT) * objective.ntpot_s)
+    tracked.ttft_bound_s = _or_infinite(default.ttft_s) if ttft_s is None else ttft_s
+    tracked.tpot_bound_s = default.tpot_s if tpot_s is None else tpot_s
+
+
+def _or_infinite(bound_s: float | None) -> float:
+    return float("inf") if bound_s is None else bound_s

@@ -1,0 +1,96 @@
+"""Where one server's engine stands in its prefills, step by step, as far as its chunks show.
+
+The engine prefills first come first served, at most `room` tokens a step. A chunk from any of its
+streams marks the end of a step; between chunks the model's own step times carry the state on.
+A request that is dispatched during a step joins the next one.
+"""
+
+from math import ceil
+from typing import NamedTuple
+
+
+class PrefillForecast(NamedTuple):
+    """What stands between now and a request's first token.
+
+    Attributes:
+        elapsed_s: time that the step under way has taken already.
+        steps: engine steps to end, the one under way included.
+        tokens: prefill tokens in those steps.
+    """
+
+    elapsed_s: float
+    steps: int
+    tokens: int
+
+
+class PrefillQueue:
+    """Prefill tokens of one server that are in the step under way, and those that come after."""
+
+    __slots__ = ("_after", "_in_step", "step_began_at")
+
+    def __init__(self) -> None:
+        """Start idle."""
+        self.step_began_at = 0.0
+        self._in_step = 0
+        self._after = 0
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens not yet prefilled, as modelled."""
+        return self._in_step + self._after
+
+    def add(self, tokens: int, *, now: float, busy: bool) -> None:
+        """A request was dispatched; an idle engine begins a step with it at once."""
+        if busy:
+            self._after += tokens
+        else:
+            self.step_began_at = now
+            self._in_step = tokens
+            self._after = 0
+
+    def remove(self, tokens: int) -> None:
+        """A request left before its first token."""
+        after = min(tokens, self._after)
+        self._after -= after
+        self._in_step = max(0, self._in_step - (tokens - after))
+
+    def reset(self, pending_tokens: int, *, now: float) -> None:
+        """A first token arrived: a step ended, and this much is known to be left."""
+        self.step_began_at = now
+        self._in_step = pending_tokens
+        self._after = 0
+
+    def chunk_seen(self, at: float, *, base_s: float, per_token_s: float, room: int) -> None:
+        """A step ended at `at`; let the steps that fit before it consume their prefill.
+
+        Args:
+            at: when the chunk arrived.
+            base_s: seconds of a step without prefill.
+            per_token_s: seconds per prefill token.
+            room: prefill tokens that fit into a step, >= 1.
+        """
+        if at <= self.step_began_at:
+            return
+        began_at = self.step_began_at
+        while self._in_step or self._after:
+            tokens = min(room, self._in_step)
+            step_s = base_s + per_token_s * tokens
+            if began_at + step_s > at + step_s / 2:
+                break
+            began_at += step_s
+            self._in_step += self._after - tokens
+            self._after = 0
+        self.step_began_at = at
+
+    def ahead_of(
+        self, own_tokens: int, *, now: float, base_s: float, per_token_s: float, room: int
+    ) -> PrefillForecast:
+        """What a request of `own_tokens` would wait for if it were dispatched to a busy server."""
+        in_step = min(room, self._in_step)
+        step_s = base_s + per_token_s * in_step
+        elapsed_s = now - self.step_began_at
+        if elapsed_s > step_s:
+            # The step has outrun its forecast: a prefill is about to end, decoding just goes on.
+            elapsed_s = step_s - 0.1 * base_s if in_step else elapsed_s % base_s
+        rest = self._in_step - in_step + self._after + own_tokens
+        return PrefillForecast(elapsed_s, 1 + ceil(rest / room), in_step + rest)
