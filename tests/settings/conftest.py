@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -6,12 +5,6 @@ from textwrap import dedent
 import pytest
 
 WriteConfig = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture
