@@ -73,8 +73,8 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on what GATEWAY_* variables the developer has set."""
+    """Hide the GATEWAY_* variables that the developer has set."""
     for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
         monkeypatch.delenv(name)

@@ -14,6 +14,8 @@ from gateway.settings.problems import fault
 
 CONFIG = Path(__file__).parents[1] / "config"
 
+pytestmark = pytest.mark.usefixtures("clean_environment")
+
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:

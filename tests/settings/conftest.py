@@ -7,6 +7,11 @@ import pytest
 WriteConfig = Callable[[str], Path]
 
 
+@pytest.fixture(autouse=True)
+def only_own_variables(clean_environment: None) -> None:
+    """Settings read the environment, so each of their tests sets its own."""
+
+
 @pytest.fixture
 def write_config(tmp_path: Path) -> WriteConfig:
     """Writes a configuration file and returns its path."""
