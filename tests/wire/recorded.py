@@ -1,6 +1,7 @@
 """Real bytes: what a vLLM 0.32 server received, answered and reported."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,4 +55,4 @@ def events_of(body: bytes) -> list[dict[str, Any]]:
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     """The data in pieces: cut at each of the given places (any integers)."""
     places = sorted({place % (len(data) + 1) for place in cuts} | {0, len(data)})
-    return [data[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    return [data[start:stop] for start, stop in pairwise(places)]

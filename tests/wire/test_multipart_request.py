@@ -39,7 +39,7 @@ def test_the_model_is_found_behind_the_file() -> None:
 @pytest.mark.parametrize(
     ("value", "streamed"), [(b"true", True), (b"True", True), (b"1", True), (b"false", False)]
 )
-def test_a_stream_is_asked_for_by_a_field(value: bytes, streamed: bool) -> None:
+def test_a_stream_is_asked_for_by_a_field(value: bytes, *, streamed: bool) -> None:
     body = body_of(part("model", b"m"), part("stream", value))
 
     assert parse_multipart_model(TYPE, body).streamed is streamed

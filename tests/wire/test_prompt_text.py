@@ -19,11 +19,11 @@ from gateway.wire.prompt_text import (
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 10_000
 
 
-def raw(value: Any) -> bytes:
+def raw(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def message(*parts: Any) -> bytes:
+def message(*parts: object) -> bytes:
     return raw([{"role": "user", "content": list(parts)}])
 
 
@@ -90,7 +90,9 @@ def test_a_file_that_does_not_end_is_no_file() -> None:
         ([{"a": 1}, 2], (2, None)),
     ],
 )
-def test_prompts_and_token_ids_are_counted(prompt: Any, expected: tuple[int, int | None]) -> None:
+def test_prompts_and_token_ids_are_counted(
+    prompt: object, expected: tuple[int, int | None]
+) -> None:
     assert count_token_ids(raw(prompt)) == expected
     assert count_token_ids(json.dumps(prompt, indent=99).encode()) == expected
 

@@ -24,7 +24,7 @@ def scan(*pieces: bytes, max_event_bytes: int = 1 << 20) -> SseScanner:
     return scanner
 
 
-def stream(*events: Any) -> bytes:
+def stream(*events: object) -> bytes:
     return b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
 
 
@@ -152,7 +152,7 @@ def test_no_bytes_break_the_scanner(pieces: list[bytes]) -> None:
         ({"type": "error", "message": "m"}, False),
     ],
 )
-def test_the_first_token_is_the_first_event_with_output(event: Any, is_output: bool) -> None:
+def test_the_first_token_is_the_first_event_with_output(event: object, *, is_output: bool) -> None:
     assert scan(stream(event)).first_token is is_output
 
 
@@ -217,7 +217,7 @@ def test_usage_that_is_no_object_is_no_usage() -> None:
         (7, StreamError(None, "")),
     ],
 )
-def test_an_error_event_keeps_code_and_message(error: Any, expected: StreamError) -> None:
+def test_an_error_event_keeps_code_and_message(error: object, expected: StreamError) -> None:
     assert scan(stream(TEXT, {"error": error})).error == expected
 
 

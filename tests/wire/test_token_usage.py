@@ -1,7 +1,5 @@
 """Usage objects in all spellings."""
 
-from typing import Any
-
 import pytest
 
 from gateway.scheduling.model import TokenUsage
@@ -34,6 +32,6 @@ from gateway.wire.token_usage import read_usage
         ([1], TokenUsage()),
     ],
 )
-def test_counts_are_read_and_the_rest_is_unknown(usage: Any, expected: TokenUsage) -> None:
+def test_counts_are_read_and_the_rest_is_unknown(usage: object, expected: TokenUsage) -> None:
     assert read_usage(usage) == expected
     assert read_usage(usage, events=5) == expected._replace(events=5)
