@@ -168,6 +168,22 @@ def test_an_event_counts_when_it_is_complete() -> None:
     assert (scanner.events, scanner.first_token) == (1, True)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_lines_end_as_the_html_standard_allows(end: bytes) -> None:
+    body = (stream(ROLE, TEXT, STOP) + b": end\n\ndata: [DONE]\n\n").replace(b"\n", end)
+    expected = (TokenUsage(events=3), True, True, True, None)
+
+    assert marks(scan(body)) == expected
+    assert marks(scan(*cut(body, list(range(len(body)))))) == expected
+
+
+def test_data_that_is_no_json_counts_as_output() -> None:
+    for data in (b"data: {x}\n\n", b"data: text\n\n", b"data: \xff\n\n"):
+        scanner = scan(data)
+
+        assert (scanner.events, scanner.first_token) == (1, True)
+
+
 def test_comments_and_empty_data_are_no_events() -> None:
     scanner = scan(b": ping\n\ndata:\n\ndata: \n\nevent: x\n\n\n\n")
 
@@ -276,4 +292,6 @@ def test_too_long_an_event_is_counted_and_not_kept() -> None:
         assert len(vars(scanner)["_carry"]) <= 110
     scanner.feed(stream(STOP))
 
-    assert marks(scanner) == (TokenUsage(events=3), True, True, False, None)
+    expected = (TokenUsage(events=3), True, True, False, None)
+    assert marks(scanner) == expected
+    assert marks(scan(long + long + stream(STOP), max_event_bytes=100)) == expected

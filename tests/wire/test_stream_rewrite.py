@@ -239,9 +239,30 @@ def test_a_body_without_its_model_in_time_passes_unchanged() -> None:
     assert rewriter.flush() == b""
 
 
+def test_a_body_in_many_small_pieces_names_the_clients_model() -> None:
+    body = answer_to("chat_nonstream")
+
+    renamed = rename(*cut(body, list(range(len(body)))), streamed=False)
+
+    assert renamed == rename(body, streamed=False) != body
+
+
 def test_an_unfinished_body_is_not_lost() -> None:
     assert rename(b'{"model":"ba', streamed=False) == b'{"model":"ba'
     assert rename(b'data: {"model":"base"}') == b'data: {"model":"base"}'
+
+
+def test_the_rest_of_a_long_line_passes_as_it_comes() -> None:
+    rewriter = ModelNameRewriter("base", "shown", streamed=True, max_held_bytes=10)
+
+    assert rewriter.feed(b"data: " + b"x" * 10) == b"data: " + b"x" * 10
+    assert rewriter.feed(b"yyy") == b"yyy"
+    assert rewriter.feed(b"z\n\n") == b"z\n\n"
+
+
+def test_a_broken_usage_chunk_stays() -> None:
+    for line in (b'data: {"usage":\n', b'data: {"choices":[],"usage":{"a":"\xff"}}\n'):
+        assert without_usage(line) == line
 
 
 @given(CUTS)
