@@ -154,29 +154,6 @@ def _check_config(arguments: Namespace) -> int:
     return 0
 
 
-def _add_journal(parser: ArgumentParser) -> None:
-    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="file written by --journal")
-
-
-def _replay(arguments: Namespace) -> int:
-    from gateway.telemetry.journal import JournalError, read_journal, replay
-
-    different = 0
-    try:
-        header, entries = read_journal(arguments.journal)
-        for divergence in replay(header, entries):
-            different += 1
-            print(f"{arguments.journal}:{divergence.line}: decided {divergence.recorded}")
-            print(f"  replayed {divergence.replayed}")
-    except JournalError as error:
-        return _refused(str(error))
-    if different:
-        print(f"{different} lines were decided differently")
-        return 1
-    print("every decision was reproduced")
-    return 0
-
-
 COMMANDS = MappingProxyType(
     {
         "serve": Command("serve clients (the default)", add_setting_flags, _serve),
@@ -186,7 +163,9 @@ COMMANDS = MappingProxyType(
         "benchmark": _elsewhere(
             "compare policies in virtual time", "gateway.policy_benchmark.command"
         ),
-        "replay": Command("check that a journal is reproduced", _add_journal, _replay),
+        "replay": _elsewhere(
+            "check that a journal is reproduced", "gateway.telemetry.replay_command"
+        ),
     }
 )
 

@@ -43,6 +43,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 _HEADER = msgspec.json.Decoder(_Header)
 _LINE = msgspec.json.Decoder(_Line)
 _POLICY = msgspec.json.Decoder(SchedulingPolicy)
+_DECISIONS = msgspec.json.Decoder(list[tuple[str, dict[str, object]]])
 _EVENTS = MappingProxyType(
     {kind.__name__: msgspec.json.Decoder(kind) for kind in get_args(SchedulerEvent)}
 )
@@ -164,6 +165,7 @@ def _entries(path: Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[Journal
         if decoder is None:
             raise JournalError(f"{where}: unknown kind {line.kind!r}")
         event = _decoded_exactly(decoder, line.event, where=where)
+        _decoded(_DECISIONS, line.decisions, where=where)
         yield JournalEntry(number, line.at, event, bytes(line.decisions))
 
 

@@ -148,6 +148,7 @@ BROKEN = {
     "unknown kind": (LEFT.replace(b"Left", b"Exploded"), "unknown kind 'BackendExploded'"),
     "no time": (LEFT.replace(b'"at":1.0,', b""), "missing required field `at`"),
     "no decisions": (LEFT.replace(b',"decisions":[]', b""), "missing required field `decisions`"),
+    "decisions of another form": (LEFT.replace(b"[]", b"7"), "Expected `array`"),
     "another line's field": (LEFT.replace(b'{"at"', b'{"now":1,"at"'), "unknown field `now`"),
     "a field too few": (LEFT.replace(b'"backend_id":"a"', b""), "missing required field"),
     "a field too many": (LEFT.replace(b'"a"', b'"a","zone":"b"'), "other fields"),
