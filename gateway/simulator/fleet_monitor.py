@@ -1,6 +1,6 @@
 """What gateways are told of servers: joined, polled loads, progress of streams, gone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from random import Random
 
@@ -11,7 +11,7 @@ from gateway.scheduling.events import (
     ResponseProgressed,
     SchedulerEvent,
 )
-from gateway.scheduling.model import BackendLoad, ServedModel
+from gateway.scheduling.model import BackendLoad, RequestId, ServedModel
 from gateway.simulator.fleet_model import FleetOptions
 from gateway.simulator.fleet_records import Gateway, Server
 from gateway.simulator.timeline import Timeline
@@ -69,14 +69,12 @@ class FleetMonitor:
         if not server.flights or not server.alive:
             return
         tokens_of = server.engine.output_tokens
+        several = len(self._gateways) > 1
         for gateway in self._gateways:
-            progress = tuple(
-                (request_id, tokens_of(request_id))
-                for request_id, flight in server.flights.items()
-                if flight.first_token_at is not None
-                and flight.gateway is gateway
-                and flight.planned.request.streamed
-            )
+            streams: Iterable[RequestId] = server.streams
+            if several:
+                streams = [id_ for id_, f in server.streams.items() if f.gateway is gateway]
+            progress = tuple([(id_, tokens_of(id_)) for id_ in streams])
             if progress:
                 seen_at = server.stepped_at + self._options.gateway_delay_s
                 self._tell(gateway, ResponseProgressed(server.id, progress, seen_at))

@@ -26,12 +26,22 @@ class Server:
 
     Attributes:
         flights: requests dispatched to it that have not ended.
+        streams: those of them whose first token a gateway has seen.
         step_at: the end of its step that is on the timeline.
         stepped_at: end of the last step.
         progress_armed: whether its next progress report is on the timeline.
     """
 
-    __slots__ = ("alive", "engine", "flights", "id", "progress_armed", "step_at", "stepped_at")
+    __slots__ = (
+        "alive",
+        "engine",
+        "flights",
+        "id",
+        "progress_armed",
+        "step_at",
+        "stepped_at",
+        "streams",
+    )
 
     def __init__(self, backend_id: BackendId, engine: Engine) -> None:
         """A living server without requests."""
@@ -39,6 +49,7 @@ class Server:
         self.engine = engine
         self.alive = True
         self.flights: dict[RequestId, Flight] = {}
+        self.streams: dict[RequestId, Flight] = {}
         self.step_at: float | None = None
         self.stepped_at = 0.0
         self.progress_armed = False

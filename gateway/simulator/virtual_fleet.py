@@ -160,6 +160,7 @@ class VirtualFleet:
         server = flight.server
         if server is not None:
             del server.flights[request_id]
+            server.streams.pop(request_id, None)
         self._listeners.on_outcome(
             RequestOutcome(
                 planned=flight.planned,
@@ -238,6 +239,7 @@ class VirtualFleet:
             if isinstance(event, FirstToken):
                 flight.first_token_at = self._timeline.now
                 if request.streamed:
+                    server.streams[request.id] = flight
                     self._tell(flight.gateway, FirstTokenReceived(request.id))
             elif isinstance(event, Finished):
                 tokens = event.output_tokens
