@@ -7,6 +7,7 @@ COPY requirements/build.lock requirements/
 RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
+COPY config/workloads config/workloads
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
 

@@ -8,6 +8,7 @@ import socket
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -119,6 +120,28 @@ def _serve(arguments: Namespace) -> int:
     return 0
 
 
+def _add_demo(parser: ArgumentParser) -> None:
+    from gateway import demo
+
+    demo.add_arguments(parser)
+    add_setting_flags(parser)
+
+
+def _demo(arguments: Namespace) -> int:
+    from gateway import demo
+
+    return demo.run(arguments, settings_of(arguments))
+
+
+def _elsewhere(summary: str, module: str) -> Command:
+    """A command whose module has `add_arguments` and `run`."""
+    return Command(
+        summary,
+        lambda parser: import_module(module).add_arguments(parser),
+        lambda arguments: int(import_module(module).run(arguments)),
+    )
+
+
 def _add_file(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="YAML file to check")
 
@@ -131,34 +154,18 @@ def _check_config(arguments: Namespace) -> int:
     return 0
 
 
-def _add_journal(parser: ArgumentParser) -> None:
-    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="file written by --journal")
-
-
-def _replay(arguments: Namespace) -> int:
-    from gateway.telemetry.journal import JournalError, read_journal, replay
-
-    different = 0
-    try:
-        header, entries = read_journal(arguments.journal)
-        for divergence in replay(header, entries):
-            different += 1
-            print(f"{arguments.journal}:{divergence.line}: decided {divergence.recorded}")
-            print(f"  replayed {divergence.replayed}")
-    except JournalError as error:
-        return _refused(str(error))
-    if different:
-        print(f"{different} lines were decided differently")
-        return 1
-    print("every decision was reproduced")
-    return 0
-
-
 COMMANDS = MappingProxyType(
     {
         "serve": Command("serve clients (the default)", add_setting_flags, _serve),
+        "demo": Command("serve a pool of simulated vLLM servers", _add_demo, _demo),
         "check-config": Command("say what is wrong with a file", _add_file, _check_config),
-        "replay": Command("check that a journal is reproduced", _add_journal, _replay),
+        "simulate-server": _elsewhere("run one simulated vLLM server", "gateway.simulator.command"),
+        "benchmark": _elsewhere(
+            "compare policies in virtual time", "gateway.policy_benchmark.command"
+        ),
+        "replay": _elsewhere(
+            "check that a journal is reproduced", "gateway.telemetry.replay_command"
+        ),
     }
 )
 

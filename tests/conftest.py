@@ -71,3 +71,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def shared() -> Path:
     """The folder of recordings, traces and calibration data; use it with the marker `shared`."""
     return SHARED
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the GATEWAY_* variables that the developer has set."""
+    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)

@@ -31,7 +31,7 @@ def arrival_stream(
     if spec.trace is not None:
         if not source_of(spec.trace).has_times:
             raise BenchmarkError(f"trace {spec.trace} has no arrival times, only lengths")
-        return _follow(library.rows(spec.trace), rate_rps, rng)
+        return _follow(library.rows(spec.trace), rate_rps, rng, spec.level_over)
     if spec.stages:
         return _staged(spec.stages, rate_rps, rng, repeat=spec.repeat)
     return _renewal(spec.cv or 1.0, rate_rps, rng)
@@ -43,23 +43,42 @@ def _bulk(spec: Bulk) -> Iterator[Arrival]:
             yield at, None
 
 
-def _follow(rows: Sequence[TraceRow], rate_rps: float, rng: Random) -> Iterator[Arrival]:
+def _follow(
+    rows: Sequence[TraceRow], rate_rps: float, rng: Random, level_over: float | None
+) -> Iterator[Arrival]:
     """The trace's gaps, scaled, from a random row on; its end joins its start by a mean gap."""
-    mean_gap = (rows[-1].at_s - rows[0].at_s) / max(1, len(rows) - 1)
+    times = [row.at_s for row in rows]
+    if level_over is not None:
+        times = _levelled(times, level_over)
+    mean_gap = (times[-1] - times[0]) / max(1, len(times) - 1)
     if mean_gap <= 0.0:
         raise BenchmarkError("all rows of the trace arrive at once; its rate is unknown")
     scale = 1.0 / (rate_rps * mean_gap)
     index = rng.randrange(len(rows))
     at = 0.0
     while True:
-        row = rows[index]
-        yield at, row
+        yield at, rows[index]
         index += 1
         if index == len(rows):
             index = 0
             at += mean_gap * scale
         else:
-            at += (rows[index].at_s - row.at_s) * scale
+            at += (times[index] - times[index - 1]) * scale
+
+
+def _levelled(times: Sequence[float], window_s: float) -> list[float]:
+    """Arrival times in operational time: each gap times the rate within `window_s` around it."""
+    levelled, first, last = [0.0], 0, 0
+    for index in range(1, len(times)):
+        low = max(times[0], times[index] - window_s / 2.0)
+        high = min(times[-1], times[index] + window_s / 2.0)
+        while times[first] < low:
+            first += 1
+        while last < len(times) and times[last] <= high:
+            last += 1
+        rate = (last - first) / max(high - low, 1e-9)
+        levelled.append(levelled[-1] + (times[index] - times[index - 1]) * rate)
+    return levelled
 
 
 def _renewal(cv: float, rate_rps: float, rng: Random) -> Iterator[Arrival]:

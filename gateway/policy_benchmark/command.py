@@ -47,6 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--load", metavar="X[,...]", help="fractions of the closed-form bound")
     parser.add_argument("--seeds", metavar="N", type=int, help="seeds 1..N (default 3)")
     parser.add_argument("--requests", metavar="N", type=int, help="measured requests of a run")
+    parser.add_argument("--warmup", metavar="SECONDS", type=float, help="before they are measured")
     parser.add_argument(
         "--find-rate", metavar="SHARE[,...]", help="highest rate at this attainment"
     )

@@ -30,7 +30,7 @@ def build_lengths(
     Args:
         spec: the section.
         library: where traces are read.
-        arrival_trace: the trace that arrivals follow; lengths of the same trace are its rows'.
+        arrival_trace: the trace that arrivals follow, whose rows `in_order` lengths are.
         limit: longest prompt plus answer of the model; longer rows are left out.
     """
     if spec.mixture:
@@ -42,7 +42,9 @@ def build_lengths(
         fitting = [r for r in rows if r.input_tokens <= longest and _total(r) <= limit]
         if not fitting:
             raise BenchmarkError(f"trace {spec.trace}: no row fits {longest} prompt tokens")
-        return _FromTrace(fitting, follows=spec.trace == arrival_trace, limit=longest)
+        return _FromTrace(
+            fitting, follows=spec.in_order and spec.trace == arrival_trace, limit=longest
+        )
     assert spec.input is not None
     assert spec.output is not None
     return _Drawn(spec.input, spec.output, limit)
@@ -53,7 +55,7 @@ def _total(row: TraceRow) -> int:
 
 
 class _FromTrace:
-    """Rows of a trace: the arrival's own where it follows the same trace, else drawn evenly."""
+    """Rows of a trace: drawn evenly, or the arrival's own where that is wanted."""
 
     def __init__(self, rows: Sequence[TraceRow], *, follows: bool, limit: int) -> None:
         self._rows = rows

@@ -79,20 +79,28 @@ def _adapted(workload: Workload, arguments: Namespace) -> Workload:
         pool["count"] = arguments.servers
     if arguments.engine == "irregular":
         pool["unmodelled"] = IRREGULAR
-    measure = workload.measure
-    if arguments.requests is not None:
-        if arguments.requests < 1:
-            raise BenchmarkError("--requests: expected at least 1")
-        if workload.load_unit == "bound":
-            measure = Measurement(warmup=measure.warmup, requests=arguments.requests)
-    elif arguments.quick and measure.requests is not None:
-        measure = Measurement(
-            warmup=min(QUICK_WARMUP_S, measure.warmup),
-            requests=min(QUICK_REQUESTS, measure.requests),
-        )
     servers = workload.servers.model_copy(update=pool)
+    measure = _measurement(workload, arguments)
     loads = workload.loads[-2:] if arguments.quick else workload.loads
     return workload.model_copy(update={"servers": servers, "measure": measure, "loads": loads})
+
+
+def _measurement(workload: Workload, arguments: Namespace) -> Measurement:
+    """Shorter where asked for; what happens at fixed instants is never cut off."""
+    if arguments.requests is not None and arguments.requests < 1:
+        raise BenchmarkError("--requests: expected at least 1")
+    if arguments.warmup is not None and not 0.0 <= arguments.warmup <= 1e6:
+        raise BenchmarkError("--warmup: expected seconds, at least 0")
+    measure = workload.measure
+    if measure.requests is None:
+        return measure
+    requests, warmup = measure.requests, measure.warmup
+    if arguments.quick:
+        requests, warmup = min(QUICK_REQUESTS, requests), min(QUICK_WARMUP_S, warmup)
+    return Measurement(
+        warmup=warmup if arguments.warmup is None else arguments.warmup,
+        requests=arguments.requests or requests,
+    )
 
 
 def _load(word: str) -> float:

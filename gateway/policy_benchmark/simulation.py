@@ -1,7 +1,7 @@
 """One run: a policy on a workload at a load, with a seed, in virtual time."""
 
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from random import Random
 
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
@@ -60,6 +60,7 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
     """
     check_load(key.load)
     start, end = measured_window(plan, key.load)
+    _check_length(plan, kind, key.load, end)
     metrics = RunMetrics(plan, start=start, end=end, forecasts=kind.forecasts)
     listeners = metrics.listeners()
     engines = plan.pool.engines(key.seed)
@@ -84,7 +85,7 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
     )
     last = end + COOLDOWN_S
     requests = takewhile(lambda r: r.at < last, plan.requests(key.load, key.seed))
-    fleet.run(islice(requests, kind.max_requests), until=last + DRAIN_S)
+    fleet.run(requests, until=last + DRAIN_S)
     return run_result(
         plan,
         key,
@@ -92,6 +93,16 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
         measured_s=end - start,
         engines=[engine.stats for engine in engines.values()],
     )
+
+
+def _check_length(plan: WorkloadPlan, kind: PolicyKind, load: float, end: float) -> None:
+    expected = plan.offered_rps(load) * (end + COOLDOWN_S)
+    if kind.max_requests is not None and expected > kind.max_requests:
+        raise BenchmarkError(
+            f"policy {kind.name} takes at most {kind.max_requests} requests, this run has about"
+            f" {expected:.0f} (warm-up and {COOLDOWN_S:g} s after the end included): try fewer"
+            " --servers, --requests 500 --warmup 5"
+        )
 
 
 def _fleet_options(plan: WorkloadPlan, kind: PolicyKind, options: RunOptions) -> FleetOptions:

@@ -64,6 +64,8 @@ class Lengths(_Model):
 
     Attributes:
         max_input: rows with a longer prompt are left out (servers refuse them: max_model_len).
+        in_order: where arrivals follow the same trace, each has the lengths of its own row, with
+            the trend and correlation that were recorded; else rows are drawn evenly.
     """
 
     trace: str | None = None
@@ -71,6 +73,7 @@ class Lengths(_Model):
     output: TokenCounts | None = None
     mixture: tuple[MixturePart, ...] = ()
     max_input: Tokens | None = None
+    in_order: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -101,6 +104,9 @@ class Arrivals(_Model):
 
     Attributes:
         trace: arrival offsets of this trace, time scaled to the wanted rate, repeated at its end.
+        level_over: with a trace: the stretch of its own time over which its rate is levelled out.
+            Compressing hours into minutes turns the day's slow trend into a burst that no pool
+            sees; levelled, only variation faster than this is kept. None: as recorded.
         cv: coefficient of variation of gamma distributed gaps; 1 is a Poisson process.
         stages: Poisson with these rates, from the start of the simulation; repeated at the end
             when `repeat`, else the last stage goes on.
@@ -108,6 +114,7 @@ class Arrivals(_Model):
     """
 
     trace: str | None = None
+    level_over: Duration | None = None
     cv: Share | None = None
     stages: tuple[Stage, ...] = ()
     repeat: bool = True
@@ -118,6 +125,8 @@ class Arrivals(_Model):
         kinds = (self.trace is not None, self.cv is not None, bool(self.stages), self.bulk)
         if sum(map(bool, kinds)) > 1:
             raise ValueError("give one of trace, cv, stages, bulk")
+        if self.level_over is not None and self.trace is None:
+            raise ValueError("level_over belongs to a trace")
         if self.stages and not any(stage.rate > 0 for stage in self.stages):
             raise ValueError("at least one stage needs a rate above 0")
         if self.stages and not self.repeat and self.stages[-1].rate <= 0:

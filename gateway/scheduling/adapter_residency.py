@@ -40,12 +40,14 @@ class AdapterResidency:
         return (len(self._active) + len(self._external)) / max(1, self.max_loras)
 
     def admits(self, adapter: str) -> bool:
-        """Whether a request for this adapter would run at once: it is active, or a slot is free."""
-        return (
-            adapter in self._active
-            or adapter in self._external
-            or len(self._active) + len(self._external) < self.max_loras
-        )
+        """Whether a request for this adapter would run at once: it is active, or a slot is free.
+
+        Where others use more adapters than there are slots, theirs may be waiting for one.
+        """
+        if adapter in self._active:
+            return True
+        in_use = self.slots_in_use
+        return in_use < self.max_loras or (in_use == self.max_loras and adapter in self._external)
 
     def is_resident(self, adapter: str) -> bool:
         """Whether the adapter is in a slot, so that no load is needed."""

@@ -1,8 +1,9 @@
-"""Requests that wait: priority bands, in each a flow per (service, target model).
+"""Requests that wait: priority bands, in each a flow per (service, target model, servers tried).
 
 Inside a flow the order is first come first served by original arrival. A flow is as fine as the
 target model because openness is a property of the request's adapter: a head that must wait for a
-slot then holds up only requests that would wait for the same slot.
+slot then holds up only requests that would wait for the same slot. For the same reason requests
+that come back from a failed server wait apart from those that may still go there.
 
 Removal is lazy: an entry whose request has left QUEUED is dropped when it surfaces, and heaps are
 rebuilt when most of them is dead, so every operation is O(log n) amortised.
@@ -11,12 +12,12 @@ rebuilt when most of them is dead, so every operation is O(log n) amortised.
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from gateway.scheduling.model import RequestPhase, is_critical
+from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str]
-_Entry = tuple[float, float, int, TrackedRequest]
+_FlowKey = tuple[str, str, tuple[BackendId, ...]]
+_Entry = tuple[float, float, int, int, TrackedRequest]
 
 _COMPACT_ABOVE = 64
 
@@ -24,8 +25,8 @@ _COMPACT_ABOVE = 64
 class _LazyHeap:
     """A heap of requests by a pair of keys that forgets those no longer queued.
 
-    A request that was dispatched and came back may be in it twice, which is harmless: the number
-    of the push keeps entries of equal keys from being compared further.
+    An entry is of one stay in the queue: it holds the attempts made before. The number of the push
+    keeps entries of equal keys from being compared further.
     """
 
     __slots__ = ("_entries", "_key", "_pushes")
@@ -37,19 +38,27 @@ class _LazyHeap:
 
     def push(self, tracked: TrackedRequest, *, live: int) -> None:
         if len(self._entries) > 2 * live + _COMPACT_ABOVE:
-            self._entries = [e for e in self._entries if e[3].phase is RequestPhase.QUEUED]
+            self._entries = [entry for entry in self._entries if _is_live(entry)]
             heapify(self._entries)
         first, second = self._key(tracked)
         self._pushes += 1
-        heappush(self._entries, (first, second, self._pushes, tracked))
+        heappush(self._entries, (first, second, self._pushes, tracked.attempts, tracked))
 
     def first(self) -> TrackedRequest | None:
         entries = self._entries
         while entries:
-            if entries[0][3].phase is RequestPhase.QUEUED:
-                return entries[0][3]
+            if _is_live(entries[0]):
+                return entries[0][4]
             heappop(entries)
         return None
+
+    def drop_first(self) -> None:
+        heappop(self._entries)
+
+
+def _is_live(entry: _Entry) -> bool:
+    tracked = entry[4]
+    return tracked.phase is RequestPhase.QUEUED and tracked.attempts == entry[3]
 
 
 def _by_arrival(tracked: TrackedRequest) -> tuple[float, float]:
@@ -61,7 +70,11 @@ def _by_expiry(tracked: TrackedRequest) -> tuple[float, float]:
 
 
 def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
-    return (float(tracked.service.priority), -tracked.arrived_at)
+    return (tracked.service.priority, -tracked.sequence)
+
+
+def _flow_key(tracked: TrackedRequest) -> _FlowKey:
+    return (tracked.service.name, tracked.target, tracked.tried)
 
 
 class _Flow:
@@ -132,7 +145,7 @@ class AdmissionQueue:
             self._displaceable.push(tracked, live=self.requests)
         self._by_expiry.push(tracked, live=self.requests)
         band = self._bands.setdefault(tracked.service.priority, {})
-        key = (tracked.service.name, tracked.target)
+        key = _flow_key(tracked)
         flow = band.get(key)
         if flow is None:
             flow = band[key] = _Flow()
@@ -140,7 +153,7 @@ class AdmissionQueue:
         flow.heap.push(tracked, live=flow.live)
 
     def forget(self, tracked: TrackedRequest) -> None:
-        """Take a request off the counts; call it once, when its phase leaves QUEUED."""
+        """Take a request off the counts; call it once, when its phase is to leave QUEUED."""
         self.requests -= 1
         self.bytes -= tracked.request.body_bytes
         priority = tracked.service.priority
@@ -148,7 +161,7 @@ class AdmissionQueue:
             self.critical_requests -= 1
             self.critical_bytes -= tracked.request.body_bytes
         band = self._bands[priority]
-        key = (tracked.service.name, tracked.target)
+        key = _flow_key(tracked)
         flow = band[key]
         flow.live -= 1
         if not flow.live:
@@ -157,9 +170,16 @@ class AdmissionQueue:
                 del self._bands[priority]
 
     def has_flow(self, tracked: TrackedRequest) -> bool:
-        """Whether older requests of the same service and target wait already."""
+        """Whether older requests of the same flow wait already."""
         band = self._bands.get(tracked.service.priority)
-        return band is not None and (tracked.service.name, tracked.target) in band
+        return band is not None and _flow_key(tracked) in band
+
+    def take_head(self, head: TrackedRequest) -> TrackedRequest | None:
+        """Take the first of a flow off; return the one that comes first after it, or None."""
+        flow = self._bands[head.service.priority][_flow_key(head)]
+        flow.heap.drop_first()
+        self.forget(head)
+        return flow.heap.first()
 
     def heads_by_priority(self) -> list[list[TrackedRequest]]:
         """The first request of every flow, grouped by priority, highest first."""
@@ -168,8 +188,8 @@ class AdmissionQueue:
             heads = []
             for flow in self._bands[priority].values():
                 head = flow.heap.first()
-                if head is not None:
-                    heads.append(head)
+                assert head is not None, "a flow without requests is dropped"
+                heads.append(head)
             groups.append(heads)
         return groups
 
@@ -187,6 +207,6 @@ class AdmissionQueue:
         """Waiting requests per (priority, service)."""
         depths: dict[tuple[int, str], int] = {}
         for priority, band in self._bands.items():
-            for (service, _), flow in band.items():
+            for (service, _, _), flow in band.items():
                 depths[priority, service] = depths.get((priority, service), 0) + flow.live
         return depths

@@ -92,6 +92,10 @@ class BackendState:
             return None
         return self.load.kv_blocks * self.load.block_tokens
 
+    def takes(self, model: str) -> bool:
+        """Whether it may be given new requests for this model."""
+        return self.usable and not self.draining and model in self.models
+
     def adapter_of(self, model: str) -> str | None:
         """The LoRA adapter that serving this model takes here, or None for a base model."""
         served = self.models.get(model)
@@ -99,12 +103,16 @@ class BackendState:
 
 
 class BackendLedger:
-    """All servers of one pool, and which of them serve a model."""
+    """All servers of one pool, and which of them serve a model.
+
+    Attributes:
+        default_max_loras: adapter slots of servers that join from now on, until they report.
+    """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
         """Start without servers. `chunk_budget_tokens` holds for those that do not show theirs."""
         self._chunk_budget_tokens = chunk_budget_tokens
-        self._default_max_loras = default_max_loras
+        self.default_max_loras = default_max_loras
         self._backends: dict[BackendId, BackendState] = {}
         self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
         self._known_models: dict[str, None] = {}
@@ -137,7 +145,7 @@ class BackendLedger:
         if backend is None:
             backend = BackendState(
                 backend_id,
-                max_loras=self._default_max_loras,
+                max_loras=self.default_max_loras,
                 chunk_budget_tokens=self._chunk_budget_tokens,
             )
             self._backends[backend_id] = backend

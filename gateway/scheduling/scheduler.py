@@ -18,7 +18,8 @@ Contract
    enter: the driver reports progress per server, at most 4 times a second.
 
 Why a changed server is all that needs a look when something is released: by rule 5 every other
-server was closed to every head before, and nothing about it has changed.
+server was closed to every head before, and nothing about it has changed. Only a head that came up
+because the one before it left is new to all servers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,7 @@ from gateway.scheduling.bounds import set_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import BackendId, RequestId, RequestPhase, TokenUsage
+from gateway.scheduling.model import BackendId, LLMService, RequestId, RequestPhase, TokenUsage
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
@@ -82,10 +83,8 @@ class Scheduler:
                 self._on_deadline(now)
             case ev.BackendJoined():
                 self._fill([self._ledger.join(event.backend_id, event.models)], now)
-            case ev.BackendDraining():
-                self._ledger.drain(event.backend_id)
-            case ev.BackendLeft():
-                self._ledger.leave(event.backend_id)
+            case ev.BackendDraining() | ev.BackendLeft():
+                self._on_server_closed(event)
             case ev.PoliciesChanged():
                 self._on_policies_changed(event.policy, now)
             case ev.DrainStarted():
@@ -143,12 +142,9 @@ class Scheduler:
             arrived_at=now,
             sequence=self._sequence,
         )
-        wait_s = self._rules.policy.queue.timeout_s
-        if service.max_queue_wait_s is not None:
-            wait_s = min(wait_s, service.max_queue_wait_s)
-        tracked.expires_at = now + wait_s
         tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
+        tracked.expires_at = now + self._patience_s(service)
         set_bounds(tracked, self._rules.policy.pool.default_objective)
         if not self._queue.has_flow(tracked):
             servers = self._open_for(tracked, self._ledger.serving(target), now)
@@ -185,6 +181,12 @@ class Scheduler:
             self._evict(displaced, RefusalReason.DISPLACED, now)
         self._tracked[tracked.request.id] = tracked
         self._queue.push(tracked)
+
+    def _patience_s(self, service: LLMService) -> float:
+        """How long a request of the service may wait."""
+        timeout_s = self._rules.policy.queue.timeout_s
+        own_s = service.max_queue_wait_s
+        return timeout_s if own_s is None else min(timeout_s, own_s)
 
     def _on_first_token(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)
@@ -296,10 +298,19 @@ class Scheduler:
         self._ledger.progress_unseen(backend, now=now)
         self._fill([backend], now)
 
+    def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
+        if self._ledger.get(event.backend_id) is None:
+            self._ignored_events += 1
+        elif isinstance(event, ev.BackendDraining):
+            self._ledger.drain(event.backend_id)
+        else:
+            self._ledger.leave(event.backend_id)
+
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy)
         self._services.reconfigure(policy.pool)
         self._queue.reconfigure(policy.queue)
+        self._ledger.default_max_loras = policy.capacity.default_max_loras
         self._fill(self._ledger.backends, now)
 
     # -- what several events share ----------------------------------------------------------
@@ -313,22 +324,36 @@ class Scheduler:
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         """Dispatch waiting heads to servers that may have become open, until none fits."""
-        capacity = self._rules.capacity
+        is_full = self._rules.capacity.is_full
+        surfaced: list[TrackedRequest] = []
         while self._queue.requests:
-            changed = [b for b in changed if not capacity.is_full(b)]
-            if not changed or not self._dispatch_one(changed, now):
+            changed = [b for b in changed if not is_full(b)]
+            head, servers = self._next_dispatch(changed, surfaced, now)
+            if head is None:
                 return
+            successor = self._queue.take_head(head)
+            if successor is not None:
+                surfaced.append(successor)
+            self._dispatch(head, servers, now)
 
-    def _dispatch_one(self, changed: Sequence[BackendState], now: float) -> bool:
-        for heads in self._queue.heads_by_priority():
-            for head in self._rules.order.ordered(heads, now=now):
-                serving = self._ledger.serving(head.target)
-                servers = self._open_for(head, [b for b in changed if b in serving], now)
-                if servers:
-                    self._queue.forget(head)
-                    self._dispatch(head, servers, now)
-                    return True
-        return False
+    def _next_dispatch(
+        self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], now: float
+    ) -> tuple[TrackedRequest | None, list[OpenServer]]:
+        """The next head to be served and the servers open for it; heads in order of entitlement.
+
+        Heads in `surfaced` are compared with every server, the others with those that `changed`.
+        """
+        if changed or surfaced:
+            for heads in self._queue.heads_by_priority():
+                for head in self._rules.order.ordered(heads, now=now):
+                    if head in surfaced:
+                        servers = self._open_for(head, self._ledger.serving(head.target), now)
+                    else:
+                        takers = [b for b in changed if b.takes(head.target)]
+                        servers = self._open_for(head, takers, now)
+                    if servers:
+                        return head, servers
+        return None, []
 
     def _dispatch(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
         (backend, prediction), candidates = self._rules.picker.pick(tracked, servers, now=now)

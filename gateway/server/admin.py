@@ -30,7 +30,7 @@ class AdminPages:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         channel = ClientChannel(request)
-        path = request.message.path.partition("?")[0]
+        path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             channel.close_after()
             answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)

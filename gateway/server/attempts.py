@@ -13,7 +13,7 @@ from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
 from gateway.server.relay import Relay, ResponsePlan
 from gateway.server.request_forwarding import ForwardedRequest
-from gateway.wire.error_response import failure_answer, refusal_answer
+from gateway.wire.error_response import ErrorAnswer, failure_answer, refusal_answer
 
 
 class RequestFacts(NamedTuple):
@@ -88,13 +88,16 @@ class Attempts:
             if failure is None:
                 self._lease.finished(relay.usage, ok=relay.ok)
                 return
-            retryable = not self._channel.started
-            self._lease.failed(failure, retryable=retryable)
-            if not retryable:
-                relay.break_off(failure)
-                return
+            retryable = relay.unseen
             self._last_failure = failure
             self._held = relay if relay.held else None
+            self._lease.failed(failure, retryable=retryable)
+            if not retryable:
+                if self._channel.started:
+                    relay.break_off(failure)
+                else:
+                    self._answer_failure(failure)
+                return
 
     async def _exchange(self, dispatch: Dispatch, relay: Relay) -> FailureKind | None:
         """Make one attempt; return how it failed, None if the server did its part."""
@@ -116,11 +119,18 @@ class Attempts:
             self._held.release(retry_after_s=refusal.retry_after_s)
             return
         if refusal.reason is RefusalReason.ATTEMPTS_EXHAUSTED and self._last_failure is not None:
-            answer = failure_answer(self._last_failure, retry_after_s=refusal.retry_after_s)
-        else:
-            answer = refusal_answer(
+            self._answer_failure(self._last_failure, retry_after_s=refusal.retry_after_s)
+            return
+        self._answer(
+            refusal_answer(
                 refusal.reason, retry_after_s=refusal.retry_after_s, model=self._facts.model
             )
+        )
+
+    def _answer_failure(self, kind: FailureKind, *, retry_after_s: float | None = None) -> None:
+        self._answer(failure_answer(kind, retry_after_s=retry_after_s))
+
+    def _answer(self, answer: ErrorAnswer) -> None:
         facts = self._facts
         id_header = b"x-request-id: %b\r\n" % facts.request_id.encode()
         self._channel.send_answer(answer, facts.common_headers + id_header)

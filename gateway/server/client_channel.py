@@ -1,5 +1,7 @@
 """The client's side of one request: response bytes written straight to its transport."""
 
+import socket
+import struct
 from http import HTTPStatus
 
 from aiohttp import web
@@ -13,6 +15,7 @@ _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = (204, 304)
 
@@ -104,11 +107,10 @@ class ClientChannel:
             mark_as_answered(self._request)
             framed = self._head + framed
             self._head = b""
-        if last:
-            self.complete = True
         transport = self._protocol.transport
         # A transport that is closing means a client that left: the handler is being cancelled.
-        if framed and transport is not None and not transport.is_closing():
+        if transport is not None and not transport.is_closing():
+            self.complete = last
             transport.write(framed)
 
     def send(self, status: int, headers: bytes, body: bytes) -> None:
@@ -132,10 +134,14 @@ class ClientChannel:
         self._keep_alive = False
 
     def abort(self) -> None:
-        """Close the connection at once, whatever is still to be sent."""
+        """Reset the connection, so that what was sent cannot pass for a whole response."""
         self._keep_alive = False
-        if self._protocol.transport is not None:
-            self._protocol.transport.abort()
+        transport = self._protocol.transport
+        if transport is not None:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            transport.abort()
 
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let `flow` be paused while the client does not read."""

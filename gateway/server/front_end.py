@@ -71,7 +71,7 @@ class FrontEnd:
             task.cancel()
 
     async def _dispatch(self, request: web.BaseRequest, channel: ClientChannel) -> None:
-        target = request.message.path
+        target = request.raw_path
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target)
         path = target.partition("?")[0]

@@ -98,6 +98,11 @@ class Relay:
         return self._held is not None and self._ended
 
     @property
+    def unseen(self) -> bool:
+        """Whether the client has seen nothing and the scheduler no token: it may be retried."""
+        return not self._channel.started and not self._first_token
+
+    @property
     def failure(self) -> FailureKind | None:
         """What a response that came to its end says against the server, or None."""
         assert self._head is not None
@@ -154,7 +159,7 @@ class Relay:
                 self._first_token = True
                 self._lease.first_token()
             self._lease.progressed(stream.events, now=self._clock())
-            if stream.error is not None and not self._channel.started and self._held is None:
+            if stream.error is not None and self._held is None and self.unseen:
                 self._held = []
         elif self._answer is not None:
             self._answer.feed(data)

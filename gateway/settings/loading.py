@@ -14,6 +14,7 @@ from gateway.settings.problems import ConfigurationError, Problem, fault, hint, 
 from gateway.settings.schema import PREFIX, Settings, flag, variable
 
 CONFIG_VARIABLE = "GATEWAY_CONFIG"
+_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "GATEWAY_TRACES"})  # the latter: `benchmark`'s
 
 
 def load_settings(flags: Mapping[str, object], config: Path | None = None) -> Settings:
@@ -95,7 +96,7 @@ class _Environment(BaseSettings, Settings):
 
 
 def _read_environment() -> dict[str, Any]:
-    known = {variable(key): key for key in Settings.model_fields} | {CONFIG_VARIABLE: "config"}
+    known = {variable(key) for key in Settings.model_fields} | _OTHER_VARIABLES
     problems = [
         Problem(name, "", "unknown variable" + hint(name, sorted(known)))
         for name in sorted(os.environ)  # noqa: TID251 - their home

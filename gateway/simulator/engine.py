@@ -174,12 +174,13 @@ class Engine:
         if tracked is None:
             return 0
         ended_step = self._scheduler.batch.step - (self._step_end is not None)
-        return sum(
-            ended_step + sequence.generated_offset
-            if sequence.stage is Stage.DECODING
-            else sequence.generated
-            for sequence in tracked.sequences
-        )
+        tokens = 0
+        for sequence in tracked.sequences:
+            if sequence.stage is Stage.DECODING:
+                tokens += ended_step + sequence.generated_offset
+            else:
+                tokens += sequence.generated
+        return tokens
 
     @property
     def stats(self) -> EngineStats:

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import IO, Any, NamedTuple, get_args
+from typing import IO, NamedTuple, TypeVar, get_args
 
-import orjson
-from pydantic import TypeAdapter, ValidationError
+import msgspec
 
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.decisions import Decision
@@ -21,10 +20,34 @@ from gateway.scheduling.policy import SchedulingPolicy
 
 FORMAT = "llm-gateway-journal-1"
 
-_EVENT_TYPES = MappingProxyType(
-    {kind.__name__: TypeAdapter(kind) for kind in get_args(SchedulerEvent)}
+_T = TypeVar("_T")
+
+
+class _Header(msgspec.Struct):
+    """The first line; any JSON object passes, so that the format is what is complained of."""
+
+    format: str = ""
+    seed: int = 0
+    policy: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    """Every other line; `kind` is the type of the event."""
+
+    at: float
+    kind: str
+    event: msgspec.Raw
+    decisions: msgspec.Raw
+
+
+_HEADER = msgspec.json.Decoder(_Header)
+_LINE = msgspec.json.Decoder(_Line)
+_POLICY = msgspec.json.Decoder(SchedulingPolicy)
+_DECISIONS = msgspec.json.Decoder(list[tuple[str, dict[str, object]]])
+_EVENTS = MappingProxyType(
+    {kind.__name__: msgspec.json.Decoder(kind) for kind in get_args(SchedulerEvent)}
 )
-_POLICY = TypeAdapter(SchedulingPolicy)
+_encode = msgspec.json.Encoder().encode
 
 
 class JournalError(Exception):
@@ -39,7 +62,7 @@ class JournalHeader(NamedTuple):
 
 
 class JournalEntry(NamedTuple):
-    """One line: `decisions` is the encoded form, to be compared with `encode_decisions`."""
+    """One line; `decisions` is in the form of `encode_decisions`."""
 
     line: int
     at: float
@@ -57,28 +80,40 @@ class Divergence(NamedTuple):
 
 def encode_decisions(decisions: Sequence[Decision]) -> bytes:
     """Canonical form of decisions: a JSON list of [kind, fields]."""
-    return orjson.dumps([(type(d).__name__, d) for d in decisions], default=_plain)
+    return _encode([(type(decision).__name__, decision) for decision in decisions])
 
 
 class JournalWriter:
-    """Writes a journal; an observer of one scheduler driver. The file is the caller's."""
+    """Writes a journal; an observer of one scheduler driver. The file is the caller's.
+
+    Attributes:
+        lost_lines: lines that could not be written. A journal with a hole replays to nothing, so
+            from the first loss (a full disk, say) all are lost.
+    """
 
     def __init__(self, out: IO[bytes], *, policy: SchedulingPolicy, seed: int) -> None:
+        """Write the header to `out`, which should be buffered.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         self._out = out
-        header = {"format": FORMAT, "seed": seed, "policy": policy}
-        out.write(orjson.dumps(header, default=_plain) + b"\n")
+        self.lost_lines = 0
+        out.write(_encode({"format": FORMAT, "seed": seed, "policy": policy}) + b"\n")
 
     def observed(self, event: SchedulerEvent, decisions: Sequence[Decision], *, now: float) -> None:
-        """Append one line."""
-        self._out.write(
-            b'{"at":%b,"kind":"%b","event":%b,"decisions":%b}\n'
-            % (
-                orjson.dumps(now),
-                type(event).__name__.encode(),
-                orjson.dumps(event, default=_plain),
-                encode_decisions(decisions),
+        """Append one line. Never raises: requests go on when the disk is full."""
+        if self.lost_lines:
+            self.lost_lines += 1
+            return
+        kind = type(event).__name__
+        try:
+            self._out.write(
+                b'{"at":%b,"kind":"%b","event":%b,"decisions":%b}\n'
+                % (_encode(now), kind.encode(), _encode(event), encode_decisions(decisions))
             )
-        )
+        except (OSError, ValueError):  # ValueError: the file was closed, or text that is no UTF-8
+            self.lost_lines += 1
 
 
 def read_journal(path: Path) -> tuple[JournalHeader, Iterator[JournalEntry]]:
@@ -88,20 +123,17 @@ def read_journal(path: Path) -> tuple[JournalHeader, Iterator[JournalEntry]]:
         JournalError: not a journal, or a broken line (raised when it is reached).
     """
     lines = _numbered_lines(path)
-    try:
-        first = next(lines, None)
-    except OSError as error:
-        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
+    first = next(lines, None)
     if first is None:
         raise JournalError(f"{path}: is empty; expected a journal's header line")
-    header = _parsed(path, *first)
-    if header.get("format") != FORMAT:
-        raise JournalError(f"{path}, line 1: expected a journal of format {FORMAT!r}")
-    try:
-        policy = _POLICY.validate_python(header.get("policy"))
-    except ValidationError as error:
-        raise JournalError(f"{path}, line 1: policy: {error}") from error
-    return JournalHeader(policy, int(header.get("seed", 0))), _entries(path, lines)
+    number, line = first
+    header = _decoded(_HEADER, line, where=f"{path}, line {number}")
+    if header.format != FORMAT:
+        raise JournalError(
+            f"{path}, line {number}: is of format {header.format!r}; expected {FORMAT!r}"
+        )
+    policy = _decoded_exactly(_POLICY, header.policy, where=f"{path}, line {number}, policy")
+    return JournalHeader(policy, header.seed), _entries(path, lines)
 
 
 def replay(header: JournalHeader, entries: Iterable[JournalEntry]) -> Iterator[Divergence]:
@@ -109,41 +141,49 @@ def replay(header: JournalHeader, entries: Iterable[JournalEntry]) -> Iterator[D
     scheduler = build_scheduler(header.policy, Random(header.seed))
     for entry in entries:
         replayed = encode_decisions(scheduler.handle(entry.event, now=entry.at))
-        if replayed != entry.decisions:
+        if not _same(replayed, entry.decisions):
             yield Divergence(entry.line, entry.decisions.decode(), replayed.decode())
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as lines:
-        yield from enumerate(lines, start=1)
-
-
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        parsed = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise JournalError(f"{path}, line {number}: not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise JournalError(f"{path}, line {number}: expected a JSON object")
-    return parsed
+        with path.open("rb") as lines:
+            yield from enumerate(lines, start=1)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _entries(path: Path, lines: Iterator[tuple[int, bytes]]) -> Iterator[JournalEntry]:
-    for number, line in lines:
-        parsed = _parsed(path, number, line)
-        adapter = _EVENT_TYPES.get(str(parsed.get("kind")))
-        if adapter is None:
-            raise JournalError(f"{path}, line {number}: unknown kind {parsed.get('kind')!r}")
-        try:
-            event = adapter.validate_python(parsed.get("event"))
-            at = float(parsed["at"])
-        except (ValidationError, KeyError, TypeError, ValueError) as error:
-            raise JournalError(f"{path}, line {number}: {error}") from error
-        yield JournalEntry(number, at, event, orjson.dumps(parsed.get("decisions")))
+    latest = float("-inf")
+    for number, raw in lines:
+        where = f"{path}, line {number}"
+        line = _decoded(_LINE, raw, where=where)
+        if line.at < latest:
+            raise JournalError(f"{where}: its time {line.at} is before the {latest} of another")
+        latest = line.at
+        decoder = _EVENTS.get(line.kind)
+        if decoder is None:
+            raise JournalError(f"{where}: unknown kind {line.kind!r}")
+        event = _decoded_exactly(decoder, line.event, where=where)
+        _decoded(_DECISIONS, line.decisions, where=where)
+        yield JournalEntry(number, line.at, event, bytes(line.decisions))
 
 
-def _plain(value: object) -> object:
-    """Named tuples as lists; orjson knows everything else that appears in events."""
-    if isinstance(value, tuple):
-        return list(value)
-    raise TypeError(f"{type(value).__name__} cannot be written to a journal")
+def _decoded(decoder: msgspec.json.Decoder[_T], raw: bytes | msgspec.Raw, *, where: str) -> _T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise JournalError(f"{where}: {error}") from error
+
+
+def _decoded_exactly(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw, *, where: str) -> _T:
+    """Decode a value that this version would write in the same way, with no field more or less."""
+    value = _decoded(decoder, raw, where=where)
+    if not _same(_encode(value), raw):
+        raise JournalError(f"{where}: has other fields than this version writes")
+    return value
+
+
+def _same(one: bytes, other: bytes | msgspec.Raw) -> bool:
+    """Whether two JSON texts mean the same; 1 and 1.0 do."""
+    return one == other or bool(msgspec.json.decode(one) == msgspec.json.decode(other))

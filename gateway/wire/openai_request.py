@@ -259,14 +259,12 @@ def _kind_of(path: str) -> RequestKind:
 
 
 def _prompt_of(kind: RequestKind, fields: _Fields) -> Raw:
-    match kind:
-        case RequestKind.CHAT:
-            return fields.messages
-        case RequestKind.COMPLETION:
-            return fields.prompt
-        case RequestKind.OTHER:
-            given = (fields.input, fields.messages, fields.prompt)
-            return next((raw for raw in given if bytes(raw)), _NOTHING)
+    if kind is RequestKind.CHAT:
+        return fields.messages
+    if kind is RequestKind.COMPLETION:
+        return fields.prompt
+    given = (fields.input, fields.messages, fields.prompt)
+    return next((raw for raw in given if bytes(raw)), _NOTHING)
 
 
 def _max_tokens(kind: RequestKind, fields: _Fields) -> int | None:

@@ -107,7 +107,6 @@ class SseScanner:
         if cut < 2:
             # Up to two line ends, before and after the event, do not belong to it.
             if self._skipping or len(carry) > self._max_event_bytes + 2:
-                self.events += not self._skipping
                 self._skipping = True
                 del carry[:-1]
             return b""
@@ -115,6 +114,7 @@ class SseScanner:
         del carry[:cut]
         if self._skipping:
             self._skipping = False
+            self.events += 1
             complete = complete.partition(b"\n\n")[2]
         return complete
 

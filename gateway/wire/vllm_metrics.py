@@ -90,25 +90,30 @@ class _PageScan:
         start = b"\n" + name
         at = self._find(start)
         found = []
-        while at >= 0 and self._page.startswith(start, at):
+        while at >= 0 and self._is_sample(start, at):
             self._at = at
             at = self._page.find(b"\n", at + 1)
             line = self._page[self._at + len(start) : at if at >= 0 else None]
-            if line[:1] in _ENDS_OF_NAME:
-                labels, _, text = line.rpartition(b"}")
-                value = _number(text)
-                if value is not None:
-                    found.append((labels, value))
+            labels, _, text = line.rpartition(b"}")
+            value = _number(text)
+            if value is not None:
+                found.append((labels, value))
         return found
 
     def _find(self, start: bytes) -> int:
-        """Where the first line that begins with `start` and no longer name is; or -1."""
-        at = self._page.find(start, self._at)
-        if at < 0:
-            at = self._page.find(start, 0, self._at + len(start))
-        while at >= 0 and self._page[at + len(start) : at + len(start) + 1] not in _ENDS_OF_NAME:
-            at = self._page.find(start, at + len(start))
-        return at
+        """Where the first sample of a name is, or -1; looks behind the last one found first."""
+        for begin, end in ((self._at, len(self._page)), (0, self._at + len(start))):
+            at = self._page.find(start, begin, end)
+            while at >= 0:
+                if self._is_sample(start, at):
+                    return at
+                at = self._page.find(start, at + len(start), end)
+        return -1
+
+    def _is_sample(self, start: bytes, at: int) -> bool:
+        """Whether a line begins with the name, and with no longer one."""
+        end = at + len(start)
+        return self._page.startswith(start, at) and self._page[end : end + 1] in _ENDS_OF_NAME
 
     def total(self, name: bytes, *, having: bytes = b"") -> float | None:
         """Sum over the series whose labels include `having`; None without any."""

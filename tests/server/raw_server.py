@@ -1,6 +1,7 @@
 """A TCP server that speaks exactly the bytes a test tells it to."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -63,6 +64,11 @@ class RawServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
+    def open_peers(self) -> int:
+        """Connections whose script still runs."""
+        return len(self._tasks)
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
@@ -121,6 +127,26 @@ def chunked(*chunks: bytes) -> bytes:
     """Body chunks as they go over the wire, without the last one."""
     return b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks)
 
+
+def serving(response: bytes) -> RawServer:
+    """A server that answers every request with the same bytes, connections kept alive."""
+    server = RawServer(_silent)
+    server.script = answering(server, response)
+    return server
+
+
+async def _silent(peer: Peer) -> None:
+    await peer.gone()
+
+
+def event(text: str, finish: str | None = None) -> bytes:
+    """One event of a chat stream."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "model": "base", "choices": [choice]}
+    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -9,9 +8,8 @@ WriteConfig = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.upper().startswith("GATEWAY_")]:
-        monkeypatch.delenv(name)
+def only_own_variables(clean_environment: None) -> None:
+    """Settings read the environment, so each of their tests sets its own."""
 
 
 @pytest.fixture

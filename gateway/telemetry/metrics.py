@@ -1,0 +1,157 @@
+"""Counts finished requests for Prometheus.
+
+Series are made once per service and kept. Requests of services that are not configured share one,
+so that clients cannot make new ones. Counting is plain arithmetic on the loop's thread; a scrape,
+on the same thread, makes prometheus-client's families of it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.scheduling.model import ServiceName
+from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry.histogram import BucketCounts
+from gateway.telemetry.metric_definitions import MetricDefinition
+from gateway.telemetry.request_record import Outcome, RequestRecord
+
+OTHER_SERVICE = ServiceName("other")
+"""The label of requests that reached no configured service."""
+
+_Labels = tuple[str, str, str]
+
+
+class _ServiceSeries:
+    """What was counted of one service."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.refusals: dict[str, int] = {}
+        self.failures: dict[str, int] = {}
+        self.retries = 0
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+        self.completion_tokens = 0
+        self.e2e = BucketCounts(definitions.E2E.buckets)
+        self.ttft = BucketCounts(definitions.TTFT.buckets)
+        self.tpot = BucketCounts(definitions.TPOT.buckets)
+        self.ntpot = BucketCounts(definitions.NTPOT.buckets)
+        self.queue_wait = BucketCounts(definitions.QUEUE_WAIT.buckets)
+        self.overhead = BucketCounts(definitions.OVERHEAD.buckets)
+        self.ttft_error = BucketCounts(definitions.TTFT_ERROR.buckets)
+        self.tpot_error = BucketCounts(definitions.TPOT_ERROR.buckets)
+
+    def count(self, record: RequestRecord) -> None:
+        outcome = record.outcome
+        _increment(self.outcomes, outcome)
+        if record.reason is not None:
+            if outcome is Outcome.REFUSED or outcome is Outcome.EXPIRED:
+                _increment(self.refusals, record.reason)
+            elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
+                _increment(self.failures, record.reason)
+        if record.attempts:
+            self.queue_wait.observe(record.queue_s)
+            self.retries += record.attempts - 1
+        if record.overhead_s is not None:
+            self.overhead.observe(record.overhead_s)
+        self.prompt_tokens += record.prompt_tokens or 0
+        self.cached_tokens += record.cached_tokens or 0
+        self.completion_tokens += record.completion_tokens or 0
+        if outcome is Outcome.OK:
+            self._observe_latency(record)
+
+    def _observe_latency(self, record: RequestRecord) -> None:
+        self.e2e.observe(record.e2e_s)
+        ntpot_s = record.ntpot_s
+        if ntpot_s is not None:
+            self.ntpot.observe(ntpot_s)
+        if record.ttft_s is not None:
+            self.ttft.observe(record.ttft_s)
+        if record.forecast_ttft_s is not None and record.dispatch_ttft_s:
+            error_s = abs(record.forecast_ttft_s - record.dispatch_ttft_s)
+            self.ttft_error.observe(error_s / record.dispatch_ttft_s)
+        tpot_s = record.tpot_s
+        if tpot_s is not None:
+            self.tpot.observe(tpot_s)
+            if record.forecast_tpot_s is not None and tpot_s:
+                self.tpot_error.observe(abs(record.forecast_tpot_s - tpot_s) / tpot_s)
+
+
+class RequestMetrics(Collector):
+    """Observes finished requests and tells scrapes; register it with a CollectorRegistry."""
+
+    def __init__(self, *, services: Iterable[ServiceName]) -> None:
+        """Start at zero; `services` are those that get series of their own."""
+        self._series: dict[_Labels, _ServiceSeries] = {}
+        self.set_services(services)
+
+    def set_services(self, services: Iterable[ServiceName]) -> None:
+        """Change which services get series of their own; what was counted stays."""
+        self._services = frozenset({*services, DEFAULT_SERVICE})
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Count one request."""
+        if record.service in self._services:
+            labels = (record.pool or "", record.service, str(record.priority))
+        else:
+            labels = ("", OTHER_SERVICE, "")
+        series = self._series.get(labels)
+        if series is None:
+            series = self._series[labels] = _ServiceSeries()
+        series.count(record)
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell what was counted."""
+        series = self._series.items()
+        yield _by_label(definitions.REQUESTS, [(labels, s.outcomes) for labels, s in series])
+        yield _by_label(definitions.REFUSALS, [(labels, s.refusals) for labels, s in series])
+        yield _by_label(definitions.FAILURES, [(labels, s.failures) for labels, s in series])
+        for definition, count_of in _COUNTERS:
+            counter = CounterMetricFamily(
+                definition.name, definition.meaning, labels=definition.labels
+            )
+            for labels, counted in series:
+                counter.add_metric(labels, count_of(counted))
+            yield counter
+        for definition, buckets_of in _HISTOGRAMS:
+            histogram = HistogramMetricFamily(
+                definition.name, definition.meaning, labels=definition.labels
+            )
+            for labels, counted in series:
+                buckets = buckets_of(counted)
+                histogram.add_metric(labels, buckets.cumulative(), buckets.sum)
+            yield histogram
+
+
+def _increment(counts: dict[str, int], label: str) -> None:
+    counts[label] = counts.get(label, 0) + 1
+
+
+def _by_label(
+    definition: MetricDefinition, counted: Iterable[tuple[_Labels, dict[str, int]]]
+) -> Metric:
+    counter = CounterMetricFamily(definition.name, definition.meaning, labels=definition.labels)
+    for labels, counts in counted:
+        for label, count in counts.items():
+            counter.add_metric((*labels, label), count)
+    return counter
+
+
+_COUNTERS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], int]], ...] = (
+    (definitions.RETRIES, lambda series: series.retries),
+    (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
+    (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),
+    (definitions.COMPLETION_TOKENS, lambda series: series.completion_tokens),
+)
+_HISTOGRAMS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], BucketCounts]], ...] = (
+    (definitions.E2E, lambda series: series.e2e),
+    (definitions.TTFT, lambda series: series.ttft),
+    (definitions.TPOT, lambda series: series.tpot),
+    (definitions.NTPOT, lambda series: series.ntpot),
+    (definitions.QUEUE_WAIT, lambda series: series.queue_wait),
+    (definitions.OVERHEAD, lambda series: series.overhead),
+    (definitions.TTFT_ERROR, lambda series: series.ttft_error),
+    (definitions.TPOT_ERROR, lambda series: series.tpot_error),
+)

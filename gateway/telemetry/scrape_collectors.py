@@ -1,0 +1,87 @@
+"""Metrics that are read off the gateway's state when a scrape asks, and cost nothing before."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot
+from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry.metric_definitions import MetricDefinition, MetricKind
+
+_Samples = Sequence[tuple[tuple[str, ...], float | None]]
+
+
+class SchedulerCollector(Collector):
+    """Queues and servers, from a snapshot of each pool's scheduler."""
+
+    def __init__(self, snapshots: Sequence[Callable[[], SchedulerSnapshot]]) -> None:
+        """Take one function per pool, such as `SchedulerDriver.snapshot`."""
+        self._snapshots = snapshots
+
+    def collect(self) -> Iterator[Metric]:
+        """Take the snapshots and tell them."""
+        pools = [snapshot() for snapshot in self._snapshots]
+        yield _family(
+            definitions.QUEUE_DEPTH,
+            [
+                ((pool.pool, queue.service, str(queue.priority)), queue.requests)
+                for pool in pools
+                for queue in pool.queues
+            ],
+        )
+        for definition, value_of_pool in _OF_POOLS:
+            yield _family(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
+        for definition, value_of_backend in _OF_BACKENDS:
+            yield _family(
+                definition,
+                [
+                    ((pool.pool, backend.backend_id), value_of_backend(backend))
+                    for pool in pools
+                    for backend in pool.backends
+                ],
+            )
+
+
+class LostLinesCollector(Collector):
+    """Lines that outputs could not write."""
+
+    def __init__(self, lost_lines: Mapping[str, Callable[[], int]]) -> None:
+        """Take a function per output, by the output's name."""
+        self._lost_lines = lost_lines
+
+    def collect(self) -> Iterator[Metric]:
+        """Ask each output."""
+        samples = [((output,), lost()) for output, lost in self._lost_lines.items()]
+        yield _family(definitions.LOST_LINES, samples)
+
+
+def _family(definition: MetricDefinition, samples: _Samples) -> Metric:
+    kind = CounterMetricFamily if definition.kind is MetricKind.COUNTER else GaugeMetricFamily
+    family = kind(definition.name, definition.meaning, labels=definition.labels)
+    for labels, value in samples:
+        if value is not None:
+            family.add_metric(labels, value)
+    return family
+
+
+_OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], ...] = (
+    (definitions.QUEUE_BYTES, lambda pool: pool.queued_bytes),
+    (definitions.TRACKED, lambda pool: pool.tracked_requests),
+    (definitions.DRAINING, lambda pool: pool.draining),
+    (definitions.IGNORED_EVENTS, lambda pool: pool.ignored_events),
+)
+_OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
+    (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
+    (definitions.BACKEND_FULL, lambda server: server.full),
+    (definitions.BACKEND_IN_FLIGHT, lambda server: server.requests),
+    (definitions.BACKEND_EXTERNAL, lambda server: server.external_running),
+    (definitions.BACKEND_PREFILL, lambda server: server.pending_prefill_tokens),
+    (definitions.BACKEND_KV_RESERVED, lambda server: server.kv_reserved_tokens),
+    (definitions.BACKEND_KV_USAGE, lambda server: server.reported_kv_usage),
+    (definitions.BACKEND_WAITING, lambda server: server.reported_waiting),
+    (definitions.BACKEND_REPORT_AGE, lambda server: server.report_age_s),
+    (definitions.ADAPTERS_ACTIVE, lambda server: len(server.active_adapters)),
+    (definitions.ADAPTERS_RESIDENT, lambda server: len(server.resident_adapters)),
+    (definitions.ADAPTER_SLOTS, lambda server: server.max_loras),
+)

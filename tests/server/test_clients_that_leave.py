@@ -1,0 +1,125 @@
+"""The three stages in which a client may go, streamed or not."""
+
+import asyncio
+
+import pytest
+
+from gateway.scheduling.events import RequestCancelled
+from tests.server.gateway_rig import CHAT, chat, gateway, make_policy
+from tests.server.raw_client import RawClient
+from tests.server.raw_server import (
+    STREAM_HEAD,
+    Peer,
+    RawServer,
+    chunked,
+    event,
+    eventually,
+)
+
+
+async def stay_silent(peer: Peer) -> None:
+    await peer.request()
+    await peer.gone()
+
+
+async def leave(client: RawClient, *, rudely: bool) -> None:
+    if rudely:
+        client.writer.transport.abort()
+    else:
+        client.writer.close()
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_while_queued_is_removed_at_once(
+    *, stream: bool, rudely: bool
+) -> None:
+    server = RawServer(stay_silent)
+    async with (
+        gateway(server, policy=make_policy(slots=1)) as rig,
+        rig.client() as first,
+        rig.client() as second,
+    ):
+        first.post(CHAT, chat())
+        await eventually(lambda: rig.in_flight)
+        second.post(CHAT, chat(stream=stream))
+        await eventually(lambda: rig.driver.snapshot().queued_requests == 1)
+        await leave(second, rudely=rudely)
+        await eventually(lambda: rig.driver.snapshot().queued_requests == 0)
+        assert server.connections == 1
+        assert rig.records.all[-1].status == 499
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_the_first_byte_closes_the_upstream_at_once(
+    *, stream: bool, rudely: bool
+) -> None:
+    seen: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        seen.append("asked")
+        await peer.gone()
+        seen.append("gone")
+
+    async with gateway(RawServer(script)) as rig:
+        async with rig.client() as client:
+            client.post(CHAT, chat(stream=stream))
+            await eventually(lambda: seen)
+            await leave(client, rudely=rudely)
+        await eventually(lambda: seen == ["asked", "gone"])
+        await eventually(lambda: rig.in_flight == 0)
+        assert len(rig.events.of_type(RequestCancelled)) == 1
+        assert rig.records.all[-1].status == 499
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_in_mid_answer_closes_the_upstream_at_once(
+    *, stream: bool, rudely: bool
+) -> None:
+    seen: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if stream:
+            await peer.send(STREAM_HEAD, chunked(event("hi")))
+        else:
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        await peer.gone()
+        seen.append("gone")
+
+    async with gateway(RawServer(script)) as rig:
+        async with rig.client() as client:
+            client.post(CHAT, chat(stream=stream))
+            await client.head()
+            await leave(client, rudely=rudely)
+        await eventually(lambda: seen)
+        await eventually(lambda: rig.in_flight == 0)
+        assert len(rig.events.of_type(RequestCancelled)) == 1
+        record = rig.records.all[-1]
+        assert (record.status, record.complete) == (200, False)
+
+
+async def test_hundreds_of_clients_that_leave_at_random_leave_nothing_behind() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("hi")))
+        while True:
+            await asyncio.sleep(0.002)
+            await peer.send(chunked(event("more")))
+
+    server = RawServer(script)
+    async with gateway(server, policy=make_policy(slots=50)) as rig:
+
+        async def visit(number: int) -> None:
+            async with rig.client() as client:
+                client.post(CHAT, chat(stream=True))
+                for _ in range(number % 10):
+                    await asyncio.sleep(0.001)
+
+        await asyncio.gather(*(visit(n) for n in range(300)))
+        await eventually(lambda: rig.in_flight == 0)
+        await eventually(lambda: not server.open_peers)
+        assert sum(client.open_connections for client in rig.clients.values()) == 0

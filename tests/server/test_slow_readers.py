@@ -1,0 +1,114 @@
+"""Backpressure, both ways."""
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.server.options import BackendTimeouts
+from tests.server.gateway_rig import CHAT, chat, gateway
+from tests.server.raw_server import (
+    DONE,
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Peer,
+    RawServer,
+    chunked,
+    event,
+    eventually,
+    ok,
+)
+
+ANSWER = ok(b'{"answer":1}', b"content-type: application/json")
+
+
+async def test_a_client_that_reads_slowly_slows_only_its_own_server_down() -> None:
+    size, sent = 30_000_000, 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        peer.writer.transport.set_write_buffer_limits(high=0)
+        request = await peer.request()
+        if b"big" not in request.body:
+            await peer.send(ANSWER)
+            return
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        while sent < size:
+            await peer.send(b"x" * 100_000)
+            sent += 100_000
+
+    timeouts = BackendTimeouts(stall_s=0.02, sweep_s=0.002)
+    async with (
+        gateway(RawServer(script), timeouts=timeouts) as rig,
+        rig.client() as slow,
+        rig.client() as other,
+    ):
+        slow.post(CHAT, chat(messages=["big"]))
+        await slow.head()
+        before = -1
+        while before != sent:
+            before = sent
+            for _ in range(5):
+                await asyncio.sleep(0.003)
+        assert sent < size
+        other.post(CHAT, chat())
+        assert (await other.response()).status == 200
+        assert len(await slow.reader.readexactly(size)) == size
+        slow.get("/health")
+        assert (await slow.response()).status == 200
+
+
+async def test_a_client_that_does_not_read_at_all_is_hung_up_on() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD)
+        while True:
+            await peer.send(chunked(b"x" * 100_000))
+
+    timeouts = BackendTimeouts(slow_reader_s=0.02, sweep_s=0.002)
+    server = RawServer(script)
+    async with gateway(server, timeouts=timeouts) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        await eventually(lambda: rig.records.all)
+        await eventually(lambda: not server.open_peers)
+        assert rig.in_flight == 0
+        with pytest.raises(ConnectionError):
+            await client.reader.read(-1)
+
+
+async def test_a_server_that_reads_slowly_gets_a_large_request_whole() -> None:
+    async def script(peer: Peer) -> None:
+        server.requests.append(await peer.request())
+        await peer.send(ANSWER)
+
+    server = RawServer(script)
+    async with gateway(server) as rig, rig.client() as client:
+        body = chat(messages=["x" * 20_000_000])
+        client.post(CHAT, body)
+        assert (await client.response()).status == 200
+        assert server.requests[0].body == body
+
+
+async def test_streams_side_by_side_keep_their_bytes() -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            name = json.loads(request.body)["user"]
+            await peer.send(STREAM_HEAD)
+            for n in range(20):
+                await peer.send(chunked(event(f"{name}-{n}")))
+                await asyncio.sleep(0)
+            await peer.send(chunked(event("", "stop"), DONE), LAST_CHUNK)
+
+    async with gateway(RawServer(script), RawServer(script)) as rig:
+
+        async def ask(name: str) -> None:
+            async with rig.client() as client:
+                for _ in range(2):
+                    client.post(CHAT, chat(stream=True, user=name))
+                    expected = b"".join(event(f"{name}-{n}") for n in range(20))
+                    body = (await client.response()).body
+                    assert body == expected + event("", "stop") + DONE
+
+        await asyncio.gather(*(ask(f"u{n}") for n in range(50)))
+        assert rig.in_flight == 0

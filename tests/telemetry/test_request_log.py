@@ -1,0 +1,111 @@
+import io
+import json
+from typing import Any
+
+import pytest
+
+from gateway.scheduling.decisions import RefusalReason
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_record import Outcome, RequestRecord
+from tests.telemetry.record_builder import make_record
+
+NOON = 1_795_348_800.25
+"""2026-11-22 12:00:00.250 UTC."""
+
+
+class FullDisk(io.BytesIO):
+    """Has no room."""
+
+    def write(self, _: object, /) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def lines_of(*records: RequestRecord) -> list[dict[str, Any]]:
+    out = io.BytesIO()
+    log = log_to(out)
+    for record in records:
+        log.request_ended(record)
+    log.flush()
+    assert log.lost_lines == 0
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def log_to(out: io.BytesIO) -> RequestLog:
+    return RequestLog(out, wall_clock=lambda: NOON)
+
+
+def test_a_request_is_one_line_of_json_with_every_field() -> None:
+    record = make_record()
+    [line] = lines_of(record)
+    assert line.pop("time") == "2026-11-22T12:00:00.250+00:00"
+    assert line.pop("tpot_s") == record.tpot_s
+    assert line.pop("ntpot_s") == record.ntpot_s
+    assert line == {field: getattr(record, field) for field in RequestRecord.__dataclass_fields__}
+
+
+def test_lines_come_in_the_order_in_which_requests_ended() -> None:
+    records = [make_record(lease_id=f"r{number}") for number in range(5)]
+    assert [line["lease_id"] for line in lines_of(*records)] == ["r0", "r1", "r2", "r3", "r4"]
+
+
+def test_outcome_and_reason_are_their_names() -> None:
+    [line] = lines_of(make_record(outcome=Outcome.REFUSED, reason=RefusalReason.QUEUE_FULL))
+    assert (line["outcome"], line["reason"]) == ("refused", "queue_full")
+
+
+@pytest.mark.parametrize("text", ['"}\n{"outcome":"ok', "\u2028", "\udcff"])
+def test_what_a_client_sends_can_neither_break_nor_avoid_its_line(text: str) -> None:
+    lines = lines_of(make_record(request_id=text, path=text))
+    assert [(line["request_id"], line["path"]) for line in lines] == [(text, text)]
+
+
+def test_nothing_is_written_before_a_flush() -> None:
+    out = io.BytesIO()
+    log = log_to(out)
+    log.request_ended(make_record())
+    assert out.getvalue() == b""
+    log.flush()
+    assert out.getvalue().count(b"\n") == 1
+
+
+def test_a_line_is_written_once() -> None:
+    out = io.BytesIO()
+    log = log_to(out)
+    log.request_ended(make_record())
+    log.flush()
+    log.flush()
+    assert out.getvalue().count(b"\n") == 1
+
+
+def test_a_flush_reaches_the_file_behind_a_buffer() -> None:
+    raw = io.BytesIO()
+    log = RequestLog(io.BufferedWriter(raw), wall_clock=lambda: NOON)
+    log.request_ended(make_record())
+    log.flush()
+    assert raw.getvalue().count(b"\n") == 1
+
+
+def test_a_full_disk_loses_lines_and_raises_nothing() -> None:
+    log = log_to(FullDisk())
+    log.request_ended(make_record())
+    log.request_ended(make_record())
+    log.flush()
+    assert log.lost_lines == 2
+
+
+def test_a_closed_output_loses_lines_and_raises_nothing() -> None:
+    out = io.BytesIO()
+    log = log_to(out)
+    out.close()
+    log.request_ended(make_record())
+    log.flush()
+    assert log.lost_lines == 1
+
+
+def test_lines_that_nobody_flushes_are_bounded() -> None:
+    out = io.BytesIO()
+    log = RequestLog(out, wall_clock=lambda: NOON, max_buffered_lines=3)
+    for _ in range(5):
+        log.request_ended(make_record())
+    log.flush()
+    assert (out.getvalue().count(b"\n"), log.lost_lines) == (3, 2)

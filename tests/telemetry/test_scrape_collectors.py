@@ -1,0 +1,108 @@
+from random import Random
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from gateway.scheduling.build import build_scheduler
+from gateway.scheduling.events import (
+    BackendDraining,
+    BackendJoined,
+    BackendLoadReported,
+    DrainStarted,
+    RequestArrived,
+    RequestCancelled,
+    SchedulerEvent,
+)
+from gateway.scheduling.model import BackendId, BackendLoad, RequestId
+from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
+from tests.builders import make_policy, make_request, make_service, serving
+
+A = BackendId("a")
+SERVER = {"pool": "pool", "backend": "a"}
+
+
+def page_after(*events: SchedulerEvent, now: float = 10.0, slots: int = 2) -> CollectorRegistry:
+    """The metrics of a pool at time `now`, its only server having joined and seen the events."""
+    policy = make_policy(
+        make_service("chat", priority=0),
+        make_service("lora-a", targets=[("lora-a", 1)]),
+        slots=slots,
+        max_loras=4,
+    )
+    scheduler = build_scheduler(policy, Random(1))
+    for event in (BackendJoined(A, serving("lora-a", "lora-b")), *events):
+        scheduler.handle(event, now=8.0)
+    registry = CollectorRegistry()
+    registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=now)]))
+    return registry
+
+
+def value(registry: CollectorRegistry, name: str, labels: dict[str, str]) -> float | None:
+    return registry.get_sample_value(f"llm_gateway_{name}", labels)
+
+
+def arrivals(number: int, *, service: str = "chat") -> list[RequestArrived]:
+    return [RequestArrived(make_request(f"{service}{n}", service=service)) for n in range(number)]
+
+
+def test_a_server_shows_what_is_at_it() -> None:
+    page = page_after(*arrivals(1), *arrivals(1, service="lora-a"))
+    assert value(page, "backend_requests_in_flight", SERVER) == 2
+    assert value(page, "backend_adapters_active", SERVER) == 1
+    assert value(page, "backend_adapters_resident", SERVER) == 1
+    assert value(page, "backend_adapter_slots", SERVER) == 4
+    assert value(page, "backend_pending_prefill_tokens", SERVER) == 200
+    assert value(page, "backend_kv_reserved_tokens", SERVER) == 300
+    assert value(page, "backend_full", SERVER) == 1
+    assert value(page, "backend_usable", SERVER) == 1
+
+
+def test_a_draining_server_is_not_usable() -> None:
+    assert value(page_after(BackendDraining(A)), "backend_usable", SERVER) == 0
+
+
+def test_a_report_shows_with_its_age() -> None:
+    load = BackendLoad(running=10, waiting=3, kv_usage=0.25)
+    page = page_after(BackendLoadReported(A, load, taken_at=7.5))
+    assert value(page, "backend_metrics_age_seconds", SERVER) == 2.5
+    assert value(page, "backend_waiting_requests", SERVER) == 3
+    assert value(page, "backend_kv_usage_ratio", SERVER) == 0.25
+    assert value(page, "backend_external_sequences", SERVER) == pytest.approx(0.3 * 13)
+
+
+def test_what_a_server_has_not_reported_is_left_out() -> None:
+    page = page_after()
+    assert value(page, "backend_metrics_age_seconds", SERVER) is None
+    assert value(page, "backend_kv_usage_ratio", SERVER) is None
+
+
+def test_the_queue_shows_its_depth_per_service() -> None:
+    page = page_after(*arrivals(5), *arrivals(3, service="lora-a"))
+    chat = {"pool": "pool", "service": "chat", "priority": "0"}
+    adapter = {"pool": "pool", "service": "lora-a", "priority": "-1"}
+    assert value(page, "queue_requests", chat) == 3
+    assert value(page, "queue_requests", adapter) == 3
+    assert value(page, "queue_bytes", {"pool": "pool"}) == 3_000
+    assert value(page, "tracked_requests", {"pool": "pool"}) == 8
+
+
+def test_draining_and_ignored_events_show() -> None:
+    page = page_after(RequestCancelled(RequestId("unheard of")), DrainStarted())
+    assert value(page, "draining", {"pool": "pool"}) == 1
+    assert value(page, "ignored_events_total", {"pool": "pool"}) == 1
+
+
+def test_a_scrape_takes_a_fresh_snapshot() -> None:
+    scheduler = build_scheduler(make_policy(), Random(1))
+    registry = CollectorRegistry()
+    registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=1.0)]))
+    assert value(registry, "backend_usable", SERVER) is None
+    scheduler.handle(BackendJoined(A, serving()), now=1.0)
+    assert value(registry, "backend_usable", SERVER) == 1
+
+
+def test_lost_lines_show_per_output() -> None:
+    registry = CollectorRegistry()
+    registry.register(LostLinesCollector({"journal": lambda: 3, "request_log": lambda: 0}))
+    assert value(registry, "lost_lines_total", {"output": "journal"}) == 3
+    assert value(registry, "lost_lines_total", {"output": "request_log"}) == 0
