@@ -58,7 +58,7 @@ class Lease:
 
     Attributes:
         request: what was asked for.
-        stream_events, last_chunk_at: written by `progressed`, read by the driver's report.
+        stream_events: written by `progressed`, read by the driver's report.
     """
 
     __slots__ = (
@@ -68,7 +68,6 @@ class Lease:
         "_over",
         "_streaming",
         "_waiter",
-        "last_chunk_at",
         "request",
         "stream_events",
     )
@@ -82,7 +81,6 @@ class Lease:
         self._waiter: asyncio.Future[None] | None = None
         self.request = request
         self.stream_events = 0
-        self.last_chunk_at = 0.0
 
     async def __aenter__(self) -> Self:
         """Hand the request to the scheduler; its answer may be there at once."""
@@ -124,7 +122,8 @@ class Lease:
     def progressed(self, stream_events: int, *, now: float) -> None:
         """Note how many events the stream has had; called per network chunk, so it only stores."""
         self.stream_events = stream_events
-        self.last_chunk_at = now
+        if self._dispatched is not None:
+            self._driver.chunk_seen(self._dispatched.backend_id, now)
 
     def failed(self, kind: FailureKind, *, retryable: bool) -> None:
         """The attempt ended without a complete answer and its upstream is closed.
@@ -152,7 +151,6 @@ class Lease:
         if isinstance(decision, Dispatch):
             self._dispatched = decision
             self.stream_events = 0
-            self.last_chunk_at = 0.0
             self._driver.stream_opened(decision.backend_id, self)
         else:
             self._over = True
@@ -189,6 +187,7 @@ class SchedulerDriver:
         self._observers = tuple(observers)
         self._leases: dict[RequestId, Lease] = {}
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
+        self._last_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -242,7 +241,7 @@ class SchedulerDriver:
         if lease.request.id in self._leases:
             raise ValueError(f"request id {lease.request.id!r} is in use")
         self._leases[lease.request.id] = lease
-        self.deliver(RequestArrived(lease.request))
+        self.deliver(RequestArrived(lease.request, tuple(self._last_chunk_at.items())))
 
     def close(self, lease: Lease) -> None:
         """Forget a lease that is over."""
@@ -253,12 +252,17 @@ class SchedulerDriver:
         self._streams.setdefault(backend_id, {})[lease.request.id] = lease
         self._arm_progress()
 
+    def chunk_seen(self, backend_id: BackendId, at: float) -> None:
+        """Note the phase of a server's steps; called per network chunk, so it only stores."""
+        self._last_chunk_at[backend_id] = at
+
     def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
         """Leave the lease out from now on."""
         streams = self._streams[backend_id]
         del streams[lease.request.id]
         if not streams:
             del self._streams[backend_id]
+            self._last_chunk_at.pop(backend_id, None)
 
     # -- timers -----------------------------------------------------------------------------
 
@@ -295,6 +299,6 @@ class SchedulerDriver:
                 if lease.stream_events
             )
             if progress:
-                last_chunk_at = max(lease.last_chunk_at for lease in streams.values())
+                last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
                 self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
         self._arm_progress()

@@ -18,6 +18,7 @@ from random import Random
 from gateway.scheduling.model import BackendLoad
 from gateway.simulator.engine_model import (
     BLOCK_TOKENS,
+    STEP_TOKENS_BUCKETS,
     EngineEvent,
     EngineOptions,
     EngineRequest,
@@ -211,6 +212,12 @@ class Engine:
             steps_total=float(stats.steps),
             prefix_queries_total=float(stats.prefix_query_tokens),
             prefix_hits_total=float(stats.prefix_hit_tokens),
+            largest_step_tokens=next(
+                (bound for bound in STEP_TOKENS_BUCKETS if bound >= stats.largest_step_tokens),
+                stats.largest_step_tokens,
+            )
+            if stats.largest_step_tokens
+            else None,
         )
 
     def running_adapters(self) -> tuple[str, ...]:

@@ -6,6 +6,9 @@ from enum import Enum, StrEnum, auto
 BLOCK_TOKENS = 16
 """Tokens in one KV block (vLLM's default)."""
 
+STEP_TOKENS_BUCKETS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+"""Bounds of vLLM's histogram iteration_tokens_total."""
+
 
 class SchedulingOrder(StrEnum):
     """Order of the waiting queue, as vLLM's `--scheduling-policy`."""
@@ -119,6 +122,7 @@ class EngineStats:
         disk_adapter_loads: those of them that were not in host memory either.
         slot_waits: sequences that were passed over at least once for want of an adapter slot.
         max_distinct_adapters: the most adapters ever in one batch.
+        largest_step_tokens: the most tokens of one step with prefill.
         busy_s: time spent in steps.
     """
 
@@ -136,6 +140,7 @@ class EngineStats:
     disk_adapter_loads: int = 0
     slot_waits: int = 0
     max_distinct_adapters: int = 0
+    largest_step_tokens: int = 0
     busy_s: float = 0.0
 
     def copy(self) -> "EngineStats":

@@ -102,6 +102,8 @@ class StepScheduler:
         )
         if self._chunks:
             compute_s += self.times.prefill(self._chunk_tokens, self._chunk_attention)
+            tokens = batch.count + self._chunk_tokens
+            self.stats.largest_step_tokens = max(self.stats.largest_step_tokens, tokens)
         return self.times.elapsed(compute_s, load_s, at)
 
     def end(self, at: float, events: list[EngineEvent]) -> None:

@@ -129,7 +129,18 @@ class VirtualFleet:
         gateway = self._gateways[self._rng.randrange(len(self._gateways)) if several else 0]
         self._flights[planned.request.id] = Flight(planned, gateway)
         self._listeners.in_flight[planned.request.id] = planned
-        self._tell(gateway, RequestArrived(planned.request))
+        self._tell(gateway, RequestArrived(planned.request, self._last_chunks(gateway)))
+
+    def _last_chunks(self, gateway: Gateway) -> tuple[tuple[BackendId, float], ...]:
+        """The newest chunk that the gateway has had of each server that streams to it."""
+        delay_s = self._options.gateway_delay_s
+        only = len(self._gateways) == 1
+        return tuple(
+            (server.id, server.stepped_at + delay_s)
+            for server in self._servers.values()
+            if server.streams
+            and (only or any(f.gateway is gateway for f in server.streams.values()))
+        )
 
     def _carry_out(self, decision: Decision) -> None:
         flight = self._flights[decision.request_id]
