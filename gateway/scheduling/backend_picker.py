@@ -94,10 +94,11 @@ class LatencyPicker:
 
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
+        scarcity = min(1.0, sum(s.backend.adapters.crowding for s in servers) / len(servers))
         budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
         rows = []
         for backend, prediction in servers:
-            cost, reason = self._cost(tracked, backend, prediction, budget_s)
+            cost, reason = self._cost(tracked, backend, prediction, budget_s, scarcity)
             rows.append(Candidate(backend.id, cost, prediction.ttft_s, prediction.tpot_s, reason))
         return _lowest(servers, rows, self._rng, tolerance=self._policy.tie_tolerance)
 
@@ -107,6 +108,7 @@ class LatencyPicker:
         backend: BackendState,
         prediction: Prediction,
         budget_s: float,
+        scarcity: float,
     ) -> tuple[float, str]:
         ttft_ratio = prediction.ttft_s / budget_s
         misses = _miss_probability(ttft_ratio, prediction.ttft_p90_s / prediction.ttft_s)
@@ -127,12 +129,11 @@ class LatencyPicker:
         adapter = backend.adapter_of(tracked.target)
         if adapter is None:
             return cost, "base model"
+        active = backend.adapters.active.get(adapter, 0)
+        cost += self._policy.slot_price * scarcity / (1.0 + active)
         if backend.adapters.is_resident(adapter):
             return cost, "adapter resident"
-        return (
-            cost + self._policy.slot_price * (1.0 + backend.adapters.crowding),
-            "adapter to load",
-        )
+        return cost + self._policy.load_price, "adapter to load"
 
 
 def _miss_probability(ratio: float, p90_over_median: float) -> float:

@@ -100,7 +100,8 @@ class PickerPolicy:
     kind: PickerKind = PickerKind.LATENCY
     cold_adapter_cost: float = 8.0
     miss_cost: float = 4.0
-    slot_price: float = 0.3
+    slot_price: float = 3.0
+    load_price: float = 0.1
     tie_tolerance: float = 0.03
 
 
