@@ -138,10 +138,6 @@ class Scheduler:
             arrived_at=now,
             sequence=self._sequence,
         )
-        wait_s = self._rules.policy.queue.timeout_s
-        if service.max_queue_wait_s is not None:
-            wait_s = min(wait_s, service.max_queue_wait_s)
-        tracked.expires_at = now + wait_s
         tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
         tracked.expires_at = now + self._patience_s(service)
