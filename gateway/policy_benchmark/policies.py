@@ -32,13 +32,11 @@ from gateway.policy_benchmark.baselines.weighted_scorers import ScorerWeights, W
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
 from gateway.policy_benchmark.bound import DemandClass, server_rate_rps
 from gateway.policy_benchmark.durations import parse_duration
-from gateway.policy_benchmark.service_setup import BASE_MODEL, server_pool
 from gateway.policy_benchmark.workload_plan import WorkloadPlan
 from gateway.scheduling.build import build_scheduler
-from gateway.scheduling.model import BackendId, RequestId, ServiceName
+from gateway.scheduling.model import BackendId, LLMService, ServiceName, is_critical
 from gateway.scheduling.policy import FairnessDimension, FairnessPolicy, SchedulingPolicy
-from gateway.simulator.engine import Engine
-from gateway.simulator.fleet_model import FleetPolicy, FleetRequest
+from gateway.simulator.fleet_model import FleetPolicy
 
 DEFAULT_POLL_S = 0.1
 OURS = "gateway"
@@ -46,13 +44,25 @@ OURS = "gateway"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyContext:
-    """What a policy may be built from; only the clairvoyant one uses engines and true requests."""
+    """What a policy may be built from.
 
-    plan: WorkloadPlan
+    Attributes:
+        policy: of our scheduler; its pool's services are what the baselines know, too.
+        limits: requests in flight per server for baselines with a queue, >= 1.
+        prefill_rate: tokens per second that one server prefills at most.
+        oracle: true engines and requests, for the clairvoyant one; None where there are none.
+    """
+
+    policy: SchedulingPolicy
     rng: Random
-    engines: Mapping[BackendId, Engine]
-    in_flight: Mapping[RequestId, FleetRequest]
-    delay_s: float
+    limits: Mapping[BackendId, int]
+    prefill_rate: float
+    oracle: Oracle | None = None
+
+    @property
+    def services(self) -> tuple[LLMService, ...]:
+        """The services of the pool."""
+        return self.policy.pool.services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +118,7 @@ def _ours() -> list[PolicyKind]:
 
     def kind(name: str, fairness: FairnessPolicy) -> PolicyKind:
         def build(context: PolicyContext) -> FleetPolicy:
-            pool = server_pool(context.plan.workload, context.plan.services)
-            return build_scheduler(SchedulingPolicy(pool=pool, fairness=fairness), context.rng)
+            return build_scheduler(replace(context.policy, fairness=fairness), context.rng)
 
         return PolicyKind(name=name, build=build, wants_progress=True, forecasts=True)
 
@@ -153,11 +162,10 @@ def _immediate() -> list[PolicyKind]:
 
 def _queueing() -> list[PolicyKind]:
     def queued(order: QueueOrder, context: PolicyContext) -> FleetPolicy:
-        return QueuedDispatch(order=order, limits=in_flight_limits(context.plan), rng=context.rng)
+        return QueuedDispatch(order=order, limits=context.limits, rng=context.rng)
 
     def vtc(context: PolicyContext) -> FleetPolicy:
-        services = [setup.service for setup in context.plan.services]
-        weights = {service.name: service.fairness_weight for service in services}
+        weights = {service.name: service.fairness_weight for service in context.services}
         return queued(VirtualTokenCounter(weights), context)
 
     return [
@@ -171,16 +179,9 @@ def _special() -> list[PolicyKind]:
         return RunningMedian(ImmediateDispatch(LeastOutstanding(context.rng)))
 
     def clairvoyant(context: PolicyContext) -> FleetPolicy:
-        services = [setup.service for setup in context.plan.services]
-        return ClairvoyantGreedy(
-            Oracle(
-                engines=context.engines,
-                in_flight=context.in_flight,
-                objectives={service.name: service.objective for service in services},
-                base_model=BASE_MODEL,
-                delay_s=context.delay_s,
-            )
-        )
+        if context.oracle is None:
+            raise BenchmarkError("clairvoyant_greedy needs simulated engines")
+        return ClairvoyantGreedy(context.oracle)
 
     return [
         PolicyKind(name="running_median", build=median, forecasts=True),
@@ -189,17 +190,16 @@ def _special() -> list[PolicyKind]:
 
 
 def _critical(context: PolicyContext) -> list[ServiceName]:
-    return [setup.service.name for setup in context.plan.services if setup.critical]
+    return [service.name for service in context.services if is_critical(service.priority)]
 
 
 def _affinity_gaps(context: PolicyContext) -> dict[ServiceName, float]:
     """`tau` of sticky: tokens prefilled in half of the TTFT objective (1 s without one)."""
-    rate = 1.0 / context.plan.pool.profile.c3_s
     gaps = {}
-    for setup in context.plan.services:
-        objective = setup.service.objective
-        ttft_s = objective.ttft_s if objective is not None else None
-        gaps[setup.service.name] = rate * (ttft_s / 2.0 if ttft_s is not None else 1.0)
+    for service in context.services:
+        ttft_s = service.objective.ttft_s if service.objective is not None else None
+        seconds = ttft_s / 2.0 if ttft_s is not None else 1.0
+        gaps[service.name] = context.prefill_rate * seconds
     return gaps
 
 

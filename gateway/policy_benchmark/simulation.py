@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from itertools import takewhile
 from random import Random
 
+from gateway.policy_benchmark.baselines.clairvoyant_greedy import Oracle
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
-from gateway.policy_benchmark.policies import PolicyContext, PolicyKind
+from gateway.policy_benchmark.policies import PolicyContext, PolicyKind, in_flight_limits
 from gateway.policy_benchmark.run_metrics import RunMetrics
 from gateway.policy_benchmark.run_result import RunKey, RunResult, run_result
-from gateway.policy_benchmark.service_setup import BASE_MODEL
+from gateway.policy_benchmark.service_setup import BASE_MODEL, server_pool
 from gateway.policy_benchmark.workload_plan import WorkloadPlan
+from gateway.scheduling.policy import SchedulingPolicy
 from gateway.simulator.fleet_model import Fault, FleetOptions
 from gateway.simulator.virtual_fleet import VirtualFleet
 
@@ -64,16 +66,15 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
     metrics = RunMetrics(plan, start=start, end=end, forecasts=kind.forecasts)
     listeners = metrics.listeners()
     engines = plan.pool.engines(key.seed)
+    oracle = Oracle(
+        engines=engines,
+        in_flight=listeners.in_flight,
+        objectives={s.service.name: s.service.objective for s in plan.services},
+        base_model=BASE_MODEL,
+        delay_s=options.gateway_delay_s,
+    )
     policies = [
-        kind.build(
-            PolicyContext(
-                plan=plan,
-                rng=Random(f"{key.seed} policy {index}"),
-                engines=engines,
-                in_flight=listeners.in_flight,
-                delay_s=options.gateway_delay_s,
-            )
-        )
+        kind.build(_context(plan, Random(f"{key.seed} policy {index}"), oracle))
         for index in range(options.gateways)
     ]
     fleet = VirtualFleet(
@@ -92,6 +93,16 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
         metrics,
         measured_s=end - start,
         engines=[engine.stats for engine in engines.values()],
+    )
+
+
+def _context(plan: WorkloadPlan, rng: Random, oracle: Oracle) -> PolicyContext:
+    return PolicyContext(
+        policy=SchedulingPolicy(pool=server_pool(plan.workload, plan.services)),
+        rng=rng,
+        limits=in_flight_limits(plan),
+        prefill_rate=1.0 / plan.pool.profile.c3_s,
+        oracle=oracle,
     )
 
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway.simulator.answer_format import DONE, StreamFormat, http_chunk, whole_answer
 from gateway.simulator.api_errors import ApiError, invalid_body, queue_full
 from gateway.simulator.api_requests import AnswerKind, Body, GenerationRequest, parse_json
+from gateway.simulator.client_connection import ClientConnection
 from gateway.simulator.engine import EngineRequest
 from gateway.simulator.fault_switches import QueueFull
 from gateway.simulator.http_replies import STREAM_HEADERS, json_reply
@@ -177,7 +178,7 @@ class GenerationApi:
             response = await _open_stream(request)
             if request.transport is not None:
                 # The head is out: events go straight to the connection, without a task each.
-                answer.attach(request.transport)
+                answer.attach(ClientConnection(request.transport))
             await answer.done
         finally:
             del vllm.answers[number]

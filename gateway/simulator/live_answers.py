@@ -13,12 +13,12 @@ from gateway.simulator.synthetic_language import END_OF_TEXT, SyntheticLanguage
 
 
 class ByteSink(Protocol):
-    """Where a stream's bytes go (an asyncio transport)."""
+    """Where a stream's bytes go."""
 
     def write(self, data: bytes) -> None:
         """Send bytes, buffering what the peer does not take."""
 
-    def abort(self) -> None:
+    def reset(self) -> None:
         """Reset the connection."""
 
 
@@ -154,7 +154,7 @@ class StreamedAnswer:
     def reset(self) -> None:
         """Cut the connection without a word."""
         if self._sink is not None:
-            self._sink.abort()
+            self._sink.reset()
         self._resolve()
 
     @property

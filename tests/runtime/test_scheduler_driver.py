@@ -150,6 +150,14 @@ async def test_an_id_that_is_open_cannot_be_leased_again() -> None:
         await again.dispatch()
 
 
+async def test_a_decision_about_a_request_that_nobody_leased_disturbs_no_other() -> None:
+    driver = driver_of(A)
+    driver.deliver(RequestArrived(request("nobody's")))
+    async with driver.lease(request()):
+        driver.deliver(RequestCancelled(RequestId("nobody's")))
+        assert in_flight(driver) == 1
+
+
 # -- refusals ---------------------------------------------------------------------------------
 
 

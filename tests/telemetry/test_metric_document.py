@@ -17,14 +17,15 @@ DEFINITIONS = tuple(chain.from_iterable(definitions for _, definitions in SECTIO
 UNITS = ("seconds", "bytes", "tokens", "requests", "sequences", "ratio")
 
 
-def scraped_names() -> set[str]:
-    """The families on the page of a gateway that has seen nothing yet."""
+def scraped_families() -> dict[str, str]:
+    """Name -> type of the families on the page of a gateway that has seen nothing yet."""
     scheduler = build_scheduler(make_policy(), Random(1))
     registry = CollectorRegistry()
     registry.register(RequestMetrics(services=[]))
     registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=0.0)]))
     registry.register(LostLinesCollector({}))
-    return set(re.findall(r"^# TYPE (\S+) ", generate_latest(registry).decode(), re.MULTILINE))
+    page = generate_latest(registry).decode()
+    return dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
 
 
 def test_the_document_is_the_generated_one() -> None:
@@ -33,7 +34,7 @@ def test_the_document_is_the_generated_one() -> None:
 
 
 def test_a_scrape_has_exactly_the_documented_metrics() -> None:
-    assert scraped_names() == {definition.name for definition in DEFINITIONS}
+    assert scraped_families() == {definition.name: definition.kind for definition in DEFINITIONS}
 
 
 def test_names_are_ours_and_unique() -> None:

@@ -146,3 +146,11 @@ def test_services_of_a_reload_get_series_and_removed_ones_keep_what_they_had() -
     assert page.value("requests_total", outcome="ok") == 1
     assert page.value("requests_total", OTHER, outcome="ok") == 1
     assert page.value("requests_total", batch, outcome="ok") == 1
+
+
+def test_an_answer_whose_tokens_nobody_counted_still_has_its_latency() -> None:
+    page = Page(make_record(completion_tokens=None, prompt_tokens=None, cached_tokens=None))
+    assert page.value("time_to_first_token_seconds_count") == 1
+    assert page.value("normalized_time_per_output_token_seconds_count") == 0
+    assert page.value("time_per_output_token_seconds_count") == 0
+    assert page.value("completion_tokens_total") == 0

@@ -1,7 +1,7 @@
 from random import Random
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.events import (
@@ -71,9 +71,14 @@ def test_a_report_shows_with_its_age() -> None:
 
 
 def test_what_a_server_has_not_reported_is_left_out() -> None:
-    page = page_after()
-    assert value(page, "backend_metrics_age_seconds", SERVER) is None
-    assert value(page, "backend_kv_usage_ratio", SERVER) is None
+    page = generate_latest(page_after()).decode()
+    assert "llm_gateway_backend_metrics_age_seconds{" not in page
+    assert "llm_gateway_backend_kv_usage_ratio{" not in page
+    assert "llm_gateway_backend_usable{" in page
+
+
+def test_a_server_with_room_is_not_full() -> None:
+    assert value(page_after(*arrivals(1)), "backend_full", SERVER) == 0
 
 
 def test_the_queue_shows_its_depth_per_service() -> None:

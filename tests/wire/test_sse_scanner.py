@@ -197,6 +197,25 @@ def test_data_lines_of_one_event_belong_together() -> None:
     assert scanner.usage == TokenUsage(prompt_tokens=5, events=1)
 
 
+def test_a_line_end_cut_in_two_does_not_end_an_event() -> None:
+    scanner = scan(b'data: {"choices":[],\r', b'\ndata:"usage":{"prompt_tokens":5}}\r', b"\n\r\n")
+
+    assert scanner.usage == TokenUsage(prompt_tokens=5, events=1)
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_the_longest_event_is_still_looked_into(excess: int) -> None:
+    event = stream({"error": {"message": "m"}})
+    comment = b":" + b"x" * (len(event) - 3) + b"\n\n"
+    limit = len(event) - 2 - excess
+
+    for pieces in ([b"\n", event[:-1], b"\n", comment], [b"\n" + event + comment]):
+        scanner = scan(*pieces, max_event_bytes=limit)
+
+        assert (scanner.error is None) is bool(excess)
+        assert scanner.events == 1 + excess
+
+
 def test_text_that_looks_like_a_mark_is_no_mark() -> None:
     text = 'data: {"error":{"code":503}}\n\n"usage":{"prompt_tokens":9} "finish_reason":"stop"'
     top = {'"error': {"message": "m"}, "usage": {"prompt_tokens": 9}, "finish_reason": "stop"}

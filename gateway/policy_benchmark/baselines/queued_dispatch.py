@@ -65,6 +65,7 @@ class QueuedDispatch:
         self._usable: list[ServerView] = []
         self._sent: dict[RequestId, _Sent] = {}
         self._attempts: dict[RequestId, int] = {}
+        self._left: set[RequestId] = set()
 
     def handle(self, event: SchedulerEvent, *, now: float) -> Sequence[Decision]:
         """Take one fact, return what follows from it."""
@@ -80,7 +81,10 @@ class QueuedDispatch:
                 sent = self._release(event.request_id)
                 self._count(sent, event.usage.completion_tokens or sent.output_tokens)
             case RequestCancelled():
-                self._release(event.request_id)
+                if event.request_id in self._sent:
+                    self._release(event.request_id)
+                else:
+                    self._left.add(event.request_id)
             case DispatchFailed():
                 return [*self._failed(event), *self._fill()]
             case BackendJoined():
@@ -122,6 +126,9 @@ class QueuedDispatch:
             request = self._order.pop() if room else None
             if request is None:
                 return decisions
+            if request.id in self._left:
+                self._left.discard(request.id)
+                continue
             server = least(room, outstanding, self._rng)
             server.outstanding += 1
             attempt = self._attempts.pop(request.id, 0) + 1

@@ -25,7 +25,7 @@ class Sticky:
     """Affinity within a bound on the gap of prefill work."""
 
     def __init__(self, tau_tokens: Mapping[ServiceName, float], rng: Random) -> None:
-        """`tau_tokens` is the largest gap, per service; ties are broken with `rng`."""
+        """`tau_tokens`: the largest gap per service (0 if not named); `rng` breaks ties."""
         self._tau_tokens = tau_tokens
         self._rng = rng
 
@@ -40,4 +40,4 @@ class Sticky:
             return idlest
         nearest = least(affine, _prefill, self._rng)
         gap = nearest.prefill_tokens - idlest.prefill_tokens
-        return nearest if gap <= self._tau_tokens[request.service] else idlest
+        return nearest if gap <= self._tau_tokens.get(request.service, 0.0) else idlest

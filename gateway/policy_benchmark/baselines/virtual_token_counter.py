@@ -20,25 +20,25 @@ class VirtualTokenCounter:
     """Least served first."""
 
     def __init__(self, weights: Mapping[ServiceName, float]) -> None:
-        """`weights` names all services."""
+        """A service without a weight has 1."""
         self._weights = weights
-        self._counters = dict.fromkeys(weights, 0.0)
-        self._queues: dict[ServiceName, deque[InferenceRequest]] = {
-            name: deque() for name in weights
-        }
-        self._last_left = next(iter(weights))
+        self._counters: dict[ServiceName, float] = {}
+        self._queues: dict[ServiceName, deque[InferenceRequest]] = {}
+        self._last_left: ServiceName | None = None
 
     def push(self, request: InferenceRequest) -> None:
         """Queue within the service; lift a service that comes back."""
-        queue = self._queues[request.service]
+        service = request.service
+        queue = self._queues.setdefault(service, deque())
         if not queue:
             waiting = [self._counters[name] for name, q in self._queues.items() if q]
-            floor = min(waiting, default=self._counters[self._last_left])
-            self._counters[request.service] = max(self._counters[request.service], floor)
+            last = 0.0 if self._last_left is None else self._counters[self._last_left]
+            floor = min(waiting, default=last)
+            self._counters[service] = max(self._counters.get(service, 0.0), floor)
         queue.append(request)
 
     def pop(self) -> InferenceRequest | None:
-        """The oldest request of the service with the smallest counter; ties by configuration."""
+        """The oldest request of the service with the smallest counter; ties by first arrival."""
         waiting = [name for name, queue in self._queues.items() if queue]
         if not waiting:
             return None
@@ -46,9 +46,12 @@ class VirtualTokenCounter:
         request = self._queues[name].popleft()
         if not self._queues[name]:
             self._last_left = name
-        self._counters[name] += INPUT_COST * estimated_tokens(request) / self._weights[name]
+        self._charge(name, INPUT_COST * estimated_tokens(request))
         return request
 
     def served(self, service: ServiceName, output_tokens: int) -> None:
         """Charge output tokens."""
-        self._counters[service] += OUTPUT_COST * output_tokens / self._weights[service]
+        self._charge(service, OUTPUT_COST * output_tokens)
+
+    def _charge(self, service: ServiceName, cost: float) -> None:
+        self._counters[service] += cost / self._weights.get(service, 1.0)
