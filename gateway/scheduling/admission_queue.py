@@ -1,4 +1,7 @@
-"""Requests that wait: priority bands, in each a flow per (service, target model, servers tried).
+"""Requests that wait: lanes, in each a flow per (service, target model, servers tried).
+
+Lanes are served in order: Critical requests that can still meet their objective, highest priority
+first; late Critical ones; Non-Critical ones, highest priority first.
 
 Inside a flow the order is first come first served by original arrival. A flow is as fine as the
 target model because openness is a property of the request's adapter: a head that must wait for a
@@ -12,12 +15,18 @@ rebuilt when most of them is dead, so every operation is O(log n) amortised.
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from gateway.scheduling.model import BackendId, RequestPhase, is_critical
+from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _FlowKey = tuple[str, str, tuple[BackendId, ...]]
 _Entry = tuple[float, float, int, int, TrackedRequest]
+
+Lane = tuple[int, int]
+"""(class, priority); see `lane_of`. Larger ones go first."""
+
+ON_TIME, LATE, NON_CRITICAL = 2, 1, 0
+"""Classes of lanes."""
 
 _COMPACT_ABOVE = 64
 
@@ -25,8 +34,8 @@ _COMPACT_ABOVE = 64
 class _LazyHeap:
     """A heap of requests by a pair of keys that forgets those no longer queued.
 
-    An entry is of one stay in the queue: it holds the attempts made before. The number of the push
-    keeps entries of equal keys from being compared further.
+    An entry is of one stay in the queue, and holds its number. The number of the push keeps
+    entries of equal keys from being compared further.
     """
 
     __slots__ = ("_entries", "_key", "_pushes")
@@ -42,7 +51,7 @@ class _LazyHeap:
             heapify(self._entries)
         first, second = self._key(tracked)
         self._pushes += 1
-        heappush(self._entries, (first, second, self._pushes, tracked.attempts, tracked))
+        heappush(self._entries, (first, second, self._pushes, tracked.stay, tracked))
 
     def first(self) -> TrackedRequest | None:
         entries = self._entries
@@ -58,7 +67,7 @@ class _LazyHeap:
 
 def _is_live(entry: _Entry) -> bool:
     tracked = entry[4]
-    return tracked.phase is RequestPhase.QUEUED and tracked.attempts == entry[3]
+    return tracked.phase is RequestPhase.QUEUED and tracked.stay == entry[3]
 
 
 def _by_arrival(tracked: TrackedRequest) -> tuple[float, float]:
@@ -67,6 +76,18 @@ def _by_arrival(tracked: TrackedRequest) -> tuple[float, float]:
 
 def _by_expiry(tracked: TrackedRequest) -> tuple[float, float]:
     return (tracked.expires_at, tracked.sequence)
+
+
+def _by_lateness(tracked: TrackedRequest) -> tuple[float, float]:
+    return (tracked.late_at, tracked.sequence)
+
+
+def lane_of(tracked: TrackedRequest) -> Lane:
+    """The lane in which a request waits."""
+    priority = tracked.service.priority
+    if not is_critical(priority):
+        return (NON_CRITICAL, priority)
+    return (LATE if tracked.late else ON_TIME, priority)
 
 
 def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
@@ -95,7 +116,8 @@ class AdmissionQueue:
     def __init__(self, *, policy: QueuePolicy) -> None:
         """Start empty, with the limits of `policy`."""
         self._policy = policy
-        self._bands: dict[int, dict[_FlowKey, _Flow]] = {}
+        self._lanes: dict[Lane, dict[_FlowKey, _Flow]] = {}
+        self._by_lateness = _LazyHeap(_by_lateness)
         self._by_expiry = _LazyHeap(_by_expiry)
         self._displaceable = _LazyHeap(_least_entitled)
         self.requests = 0
@@ -136,6 +158,7 @@ class AdmissionQueue:
 
     def push(self, tracked: TrackedRequest) -> None:
         """Add a request in QUEUED; a returning one takes its place by original arrival."""
+        tracked.stay += 1
         self.requests += 1
         self.bytes += tracked.request.body_bytes
         if is_critical(tracked.service.priority):
@@ -144,11 +167,13 @@ class AdmissionQueue:
         else:
             self._displaceable.push(tracked, live=self.requests)
         self._by_expiry.push(tracked, live=self.requests)
-        band = self._bands.setdefault(tracked.service.priority, {})
+        if not tracked.late:
+            self._by_lateness.push(tracked, live=self.requests)
+        lane = self._lanes.setdefault(lane_of(tracked), {})
         key = _flow_key(tracked)
-        flow = band.get(key)
+        flow = lane.get(key)
         if flow is None:
-            flow = band[key] = _Flow()
+            flow = lane[key] = _Flow()
         flow.live += 1
         flow.heap.push(tracked, live=flow.live)
 
@@ -156,42 +181,62 @@ class AdmissionQueue:
         """Take a request off the counts; call it once, when its phase is to leave QUEUED."""
         self.requests -= 1
         self.bytes -= tracked.request.body_bytes
-        priority = tracked.service.priority
-        if is_critical(priority):
+        if is_critical(tracked.service.priority):
             self.critical_requests -= 1
             self.critical_bytes -= tracked.request.body_bytes
-        band = self._bands[priority]
+        lane = self._lanes[lane_of(tracked)]
         key = _flow_key(tracked)
-        flow = band[key]
+        flow = lane[key]
         flow.live -= 1
         if not flow.live:
-            del band[key]
-            if not band:
-                del self._bands[priority]
+            del lane[key]
+            if not lane:
+                del self._lanes[lane_of(tracked)]
+
+    def make_late(self, tracked: TrackedRequest) -> None:
+        """Move a waiting request to its late lane (of Non-Critical ones there is none)."""
+        self.forget(tracked)
+        tracked.late = True
+        self.push(tracked)
 
     def has_flow(self, tracked: TrackedRequest) -> bool:
         """Whether older requests of the same flow wait already."""
-        band = self._bands.get(tracked.service.priority)
-        return band is not None and _flow_key(tracked) in band
+        lane = self._lanes.get(lane_of(tracked))
+        return lane is not None and _flow_key(tracked) in lane
 
     def take_head(self, head: TrackedRequest) -> TrackedRequest | None:
         """Take the first of a flow off; return the one that comes first after it, or None."""
-        flow = self._bands[head.service.priority][_flow_key(head)]
+        flow = self._lanes[lane_of(head)][_flow_key(head)]
         flow.heap.drop_first()
         self.forget(head)
         return flow.heap.first()
 
-    def heads_by_priority(self) -> list[list[TrackedRequest]]:
-        """The first request of every flow, grouped by priority, highest first."""
-        groups = []
-        for priority in sorted(self._bands, reverse=True):
-            heads = []
-            for flow in self._bands[priority].values():
-                head = flow.heap.first()
-                assert head is not None, "a flow without requests is dropped"
-                heads.append(head)
-            groups.append(heads)
-        return groups
+    def lanes(self) -> list[Lane]:
+        """Lanes in which requests wait, first to be served first."""
+        return sorted(self._lanes, reverse=True)
+
+    def heads(self, lane: Lane) -> list[TrackedRequest]:
+        """The first request of every flow of a lane."""
+        heads = []
+        for flow in self._lanes[lane].values():
+            head = flow.heap.first()
+            assert head is not None, "a flow without requests is dropped"
+            heads.append(head)
+        return heads
+
+    def waiting_services(self) -> dict[ServiceName, None]:
+        """Services that have requests waiting."""
+        return {ServiceName(key[0]): None for lane in self._lanes.values() for key in lane}
+
+    def next_late_at(self) -> float | None:
+        """When the next waiting request becomes late, or None."""
+        first = self._by_lateness.first()
+        return None if first is None or first.late_at == float("inf") else first.late_at
+
+    def first_late(self, *, now: float) -> TrackedRequest | None:
+        """A request that has become late and was not noticed yet, or None."""
+        first = self._by_lateness.first()
+        return first if first is not None and first.late_at <= now else None
 
     def next_expiry_at(self) -> float | None:
         """When the first waiting request gives up, or None."""
@@ -206,7 +251,7 @@ class AdmissionQueue:
     def depth_by_service(self) -> dict[tuple[int, str], int]:
         """Waiting requests per (priority, service)."""
         depths: dict[tuple[int, str], int] = {}
-        for priority, band in self._bands.items():
-            for (service, _, _), flow in band.items():
+        for (_, priority), lane in self._lanes.items():
+            for (service, _, _), flow in lane.items():
                 depths[priority, service] = depths.get((priority, service), 0) + flow.live
         return depths

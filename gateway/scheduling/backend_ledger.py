@@ -5,6 +5,7 @@ what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledge
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from gateway.scheduling.adapter_residency import AdapterResidency
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
@@ -12,6 +13,19 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _EXTERNAL_EWMA = 0.3
 """Weight of the newest report in the estimate of others' traffic (a few reports to settle)."""
+
+
+class Hold(NamedTuple):
+    """A server kept for a request that was overtaken too often.
+
+    Attributes:
+        request_id: the request; everybody else is kept off until it fits.
+        adapter: where the request waits for an adapter slot, the adapter whose slot it gets: only
+            this one, and adapters that are not active, are kept off then.
+    """
+
+    request_id: RequestId
+    adapter: str | None
 
 
 class BackendState:
@@ -27,6 +41,7 @@ class BackendState:
         external_running: EWMA of sequences there that are not ours, of about our own length:
             `external_context_tokens`.
         chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
+        hold: the waiting request that the server is kept for, or None.
         tpot_bounds: TPOT that requests in flight there were admitted under, with their number.
         last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
         unseen: those of `in_flight` whose progress shows only at their end (not streamed).
@@ -41,6 +56,7 @@ class BackendState:
         "draining",
         "external_context_tokens",
         "external_running",
+        "hold",
         "id",
         "in_flight",
         "kv_reserved_tokens",
@@ -74,6 +90,7 @@ class BackendState:
         self.external_context_tokens = 0.0
         self.chunk_budget_tokens = chunk_budget_tokens
         self.tpot_bounds: dict[float, int] = {}
+        self.hold: Hold | None = None
         self.last_chunk_at: float | None = None
         self.load = BackendLoad()
         self.load_taken_at: float | None = None

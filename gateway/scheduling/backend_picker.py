@@ -136,6 +136,25 @@ class LatencyPicker:
         return cost + self._policy.load_price, "adapter to load"
 
 
+def miss_probability(tracked: TrackedRequest, prediction: Prediction, *, now: float) -> float:
+    """Probability that a request dispatched now misses its service's objective."""
+    objective = tracked.service.objective
+    if objective is None:
+        return 0.0
+    budget_s = tracked.ttft_bound_s - (now - tracked.arrived_at)
+    if budget_s <= 0.0:
+        return 1.0
+    late = _miss_probability(
+        prediction.ttft_s / budget_s, prediction.ttft_p90_s / prediction.ttft_s
+    )
+    if tracked.tpot_bound_s is None:
+        return late
+    slow = _miss_probability(
+        prediction.tpot_s / tracked.tpot_bound_s, prediction.tpot_p90_s / prediction.tpot_s
+    )
+    return 1.0 - (1.0 - late) * (1.0 - slow)
+
+
 def _miss_probability(ratio: float, p90_over_median: float) -> float:
     """Probability that a lognormal time of this median, relative to its bound, is above 1."""
     sigma = log(p90_over_median) / _P90_SIGMAS

@@ -11,7 +11,16 @@ from gateway.scheduling.backend_picker import (
     LeastOutstandingPicker,
 )
 from gateway.scheduling.capacity import Capacity
-from gateway.scheduling.fairness import FirstComeFirstServed, ServiceOrder
+from gateway.scheduling.drain_rate import DrainRate
+from gateway.scheduling.fairness import (
+    EarliestDeadlineFirst,
+    FirstComeFirstServed,
+    LargestBurnFirst,
+    LeastServedFirst,
+    ServiceOrder,
+    request_cost,
+    token_cost,
+)
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import (
     FairnessDimension,
@@ -24,18 +33,20 @@ from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.step_time import StepTimePrior
 
 
 def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
     """Wire a scheduler for one pool. `rng` is the only source of its random draws."""
+    adherence = SloAdherence(policy=policy.fairness)
     predictor = LatencyPredictor(prior=StepTimePrior())
 
     def make_rules(changed: SchedulingPolicy) -> Rules:
         return Rules(
             policy=changed,
             capacity=Capacity(policy=changed.capacity, predictor=predictor),
-            order=_service_order(changed.fairness),
+            order=_service_order(changed.fairness, adherence),
             picker=_backend_picker(changed.picker, rng),
             retries=RetryBudget(policy=changed.retry),
         )
@@ -48,12 +59,22 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
         predictor=predictor,
         queue=AdmissionQueue(policy=policy.queue),
         services=ServiceDirectory(pool=policy.pool, rng=rng),
+        drain_rate=DrainRate(rng=rng),
+        adherence=adherence,
     )
     return Scheduler(knowledge=knowledge, rules=make_rules(policy), make_rules=make_rules)
 
 
-def _service_order(policy: FairnessPolicy) -> ServiceOrder:
+def _service_order(policy: FairnessPolicy, adherence: SloAdherence) -> ServiceOrder:
     match policy.dimension:
+        case FairnessDimension.SLO_ADHERENCE:
+            return LargestBurnFirst(policy=policy, adherence=adherence)
+        case FairnessDimension.TOKENS:
+            return LeastServedFirst(cost=token_cost)
+        case FairnessDimension.REQUESTS:
+            return LeastServedFirst(cost=request_cost)
+        case FairnessDimension.DEADLINE:
+            return EarliestDeadlineFirst()
         case FairnessDimension.FCFS:
             return FirstComeFirstServed()
         case _:

@@ -1,9 +1,9 @@
 """May this server take this request now? Open is a property of (request, server)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_ledger import BackendState, Hold
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
@@ -52,8 +52,8 @@ class Capacity:
     ) -> list[OpenServer]:
         """The servers that may take the request now.
 
-        Where none can give a Critical request its first token in time, the one that gives it
-        soonest is open: it is late, and waiting would make it later.
+        For a late Critical request it is the one that gives its first token soonest: waiting
+        would only make it later.
         """
         critical = is_critical(tracked.service.priority)
         margin = self._policy.margin_critical if critical else self._policy.margin_non_critical
@@ -61,16 +61,53 @@ class Capacity:
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
-            if self.is_full(backend) or not self._fits(backend, tracked):
+            if self.is_full(backend) or _is_held(backend, tracked):
+                continue
+            if not self._fits(backend, tracked):
                 continue
             prediction = self._predictor.predict(backend, tracked, now=now)
             if prediction.tpot_s > margin * _strictest_tpot_s(backend, tracked):
                 continue
             if prediction.ttft_s <= budget_s:
                 found.append(OpenServer(backend, prediction))
-            elif critical and (soonest is None or prediction.ttft_s < soonest.prediction.ttft_s):
+            elif tracked.late and (
+                soonest is None or prediction.ttft_s < soonest.prediction.ttft_s
+            ):
                 soonest = OpenServer(backend, prediction)
         return found if found or soonest is None else [soonest]
+
+    def place_hold(
+        self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
+    ) -> BackendState | None:
+        """Keep the server that will soonest be open to the request; None where none is free.
+
+        At most half of `backends` are held at a time.
+        """
+        free = [b for b in backends if b.hold is None]
+        if 2 * (len(backends) - len(free)) >= len(backends):
+            return None
+        name = tracked.target
+        ready = [b for b in free if b.adapter_of(name) is None or b.adapters.admits(name)]
+        if ready:
+            chosen = min(ready, key=lambda b: self._predictor.predict(b, tracked, now=now).tpot_s)
+            chosen.hold = Hold(tracked.request.id, None)
+            return chosen
+        draining = [b for b in free if b.adapters.active]
+        if not draining:
+            return None
+        chosen = min(draining, key=lambda b: min(b.adapters.active.values()))
+        active = chosen.adapters.active
+        chosen.hold = Hold(tracked.request.id, min(active, key=lambda name: active[name]))
+        return chosen
+
+    def soonest_ttft_s(
+        self, tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+    ) -> float:
+        """90th percentile of TTFT on the server that would answer first; infinite without one."""
+        return min(
+            (self._predictor.predict(b, tracked, now=now).ttft_p90_s for b in backends),
+            default=float("inf"),
+        )
 
     def is_impossible(self, tracked: TrackedRequest, backends: Iterable[BackendState]) -> bool:
         """Whether not even an idle one of `backends` could keep the request's bounds."""
@@ -97,6 +134,19 @@ class Capacity:
         kv_tokens = backend.kv_capacity_tokens
         needed = tracked.prompt_tokens + tracked.expected_output_tokens
         return kv_tokens is None or backend.kv_reserved_tokens + needed <= kv_tokens
+
+
+def _is_held(backend: BackendState, tracked: TrackedRequest) -> bool:
+    """Whether the server is kept for somebody else."""
+    hold = backend.hold
+    if hold is None or hold.request_id == tracked.request.id:
+        return False
+    if hold.adapter is None:
+        return True
+    adapter = backend.adapter_of(tracked.target)
+    return adapter is not None and (
+        adapter == hold.adapter or adapter not in backend.adapters.active
+    )
 
 
 def _strictest_tpot_s(backend: BackendState, tracked: TrackedRequest) -> float:

@@ -1,31 +1,72 @@
-"""How fast the queue drains, for an honest Retry-After."""
+"""How fast the queue drains: predicted waits for early refusals, and an honest Retry-After."""
 
 from math import exp
+from random import Random
 
 _MEMORY_S = 10.0
 _SHORTEST_S = 1.0
 _LONGEST_S = 60.0
+_JITTER = 0.25
 
 
-class DrainRate:
-    """Exponentially forgotten rate of dispatches."""
+class _Rate:
+    """Exponentially forgotten rate of events, per second."""
+
+    __slots__ = ("_at", "_weight")
 
     def __init__(self) -> None:
-        """Start with nothing seen."""
         self._weight = 0.0
         self._at = 0.0
 
-    def count(self, *, now: float) -> None:
-        """Take in one dispatch."""
-        self._weight = self._decayed(now) + 1.0
+    def count(self, now: float) -> None:
+        self._weight = self._weight * exp((self._at - now) / _MEMORY_S) + 1.0
         self._at = now
 
+    def at(self, now: float) -> float:
+        return self._weight * exp((self._at - now) / _MEMORY_S) / _MEMORY_S
+
+
+class DrainRate:
+    """Rates of dispatches, of all requests and of Non-Critical ones, and who was sent away."""
+
+    def __init__(self, *, rng: Random) -> None:
+        """Start with nothing seen. `rng` spreads the returns of refused clients."""
+        self._rng = rng
+        self._all = _Rate()
+        self._non_critical = _Rate()
+        self._sent_away = 0.0
+        self._sent_away_at = 0.0
+
+    def dispatched(self, *, critical: bool, now: float) -> None:
+        """Take in one dispatch."""
+        self._all.count(now)
+        if not critical:
+            self._non_critical.count(now)
+
+    def non_critical_wait_s(self, *, critical: int, non_critical: int, now: float) -> float:
+        """How long a Non-Critical arrival would wait behind so many; 0 where nothing is known.
+
+        Critical ones leave at the rate of all dispatches, Non-Critical ones at their own.
+        """
+        every = self._all.at(now)
+        if every * _MEMORY_S < 1.0:
+            return 0.0
+        own = self._non_critical.at(now)
+        if critical and own * _MEMORY_S < 1.0:
+            return float("inf")
+        return critical / every + (non_critical + 1) / max(own, every if not critical else own)
+
     def retry_after_s(self, *, waiting: int, now: float) -> float:
-        """Time until `waiting` requests and one more are dispatched, within 1 to 60 s."""
-        rate = self._decayed(now) / _MEMORY_S
+        """When a refused client should come back: 1 to 60 s, jittered.
+
+        It comes after those that wait and after those that were sent away before it; these are
+        counted as a backlog that drains at the rate of dispatches.
+        """
+        rate = self._all.at(now)
+        left = self._sent_away - rate * (now - self._sent_away_at)
+        self._sent_away = max(0.0, left) + 1.0
+        self._sent_away_at = now
         if rate <= 0.0:
             return _LONGEST_S if waiting else _SHORTEST_S
-        return min(_LONGEST_S, max(_SHORTEST_S, (waiting + 1) / rate))
-
-    def _decayed(self, now: float) -> float:
-        return self._weight * exp((self._at - now) / _MEMORY_S)
+        wait_s = (waiting + self._sent_away) / rate * (1.0 + _JITTER * self._rng.random())
+        return min(_LONGEST_S, max(_SHORTEST_S, wait_s))

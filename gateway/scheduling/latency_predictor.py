@@ -15,6 +15,8 @@ from gateway.scheduling.server_timing import ServerTiming
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_REACHES_ENGINE = 0.6
+"""Share of the fixed overhead that passes before the engine's scheduler sees a request."""
 _MOST_INTERFERENCE = 0.8
 """Share of the engine's time that prefills are believed to take at most."""
 _POOL_SAMPLES = 20
@@ -53,7 +55,11 @@ class LatencyPredictor:
         own = tracked.uncached_tokens
         if backend.in_flight or sequences >= 1.0:
             elapsed_s, steps, tokens = timing.queue.ahead_of(
-                own, now=now, base_s=base_s, per_token_s=per_token_s, room=room
+                own,
+                now=now + _REACHES_ENGINE * timing.prefill.overhead_s,
+                base_s=base_s,
+                per_token_s=per_token_s,
+                room=room,
             )
         else:
             elapsed_s, steps, tokens = 0.0, -(-own // room), own

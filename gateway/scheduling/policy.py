@@ -12,6 +12,10 @@ from gateway.scheduling.model import LLMServerPool
 class FairnessDimension(StrEnum):
     """What services of one priority are compared by when they compete under scarcity."""
 
+    SLO_ADHERENCE = "slo_adherence"
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+    DEADLINE = "deadline"
     FCFS = "fcfs"
 
 
@@ -80,9 +84,21 @@ class CapacityPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FairnessPolicy:
-    """Order between services of one priority; see fairness.py."""
+    """Order between services of one priority; see fairness.py and slo_adherence.py.
 
-    dimension: FairnessDimension = FairnessDimension.FCFS
+    Attributes:
+        window_s: over which outcomes count.
+        tolerance: difference in adherence within which the earliest deadline decides.
+        neutral_requests: weight of a new service's start at its target.
+        late_share: share of dispatched tokens that late Critical requests get while Critical ones
+            wait that can still meet their objective.
+    """
+
+    dimension: FairnessDimension = FairnessDimension.SLO_ADHERENCE
+    window_s: float = 300.0
+    tolerance: float = 0.02
+    neutral_requests: int = 20
+    late_share: float = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

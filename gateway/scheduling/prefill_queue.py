@@ -85,7 +85,7 @@ class PrefillQueue:
     def ahead_of(
         self, own_tokens: int, *, now: float, base_s: float, per_token_s: float, room: int
     ) -> PrefillForecast:
-        """What a request of `own_tokens` would wait for if it were dispatched to a busy server."""
+        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`."""
         in_step = min(room, self._in_step)
         step_s = base_s + per_token_s * in_step
         elapsed_s = now - self.step_began_at

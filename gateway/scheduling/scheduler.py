@@ -26,17 +26,29 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
+from gateway.scheduling.admission_queue import LATE, Lane
 from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_picker import miss_probability
 from gateway.scheduling.bounds import set_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import BackendId, LLMService, RequestId, RequestPhase, TokenUsage
+from gateway.scheduling.model import (
+    BackendId,
+    LLMService,
+    RequestId,
+    RequestPhase,
+    TokenUsage,
+    is_critical,
+)
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
 from gateway.scheduling.tracked_request import TrackedRequest
+
+_MOST_OVERTAKEN = 16
+_HEADS_WATCHED = 8
 
 
 class Scheduler:
@@ -55,6 +67,8 @@ class Scheduler:
         self._rules = rules
         self._make_rules = make_rules
         self._explanations = Explanations()
+        self._adherence = knowledge.adherence
+        self._late_credit_tokens = 0.0
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
         self._sequence = 0
@@ -95,7 +109,11 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
-        return self._queue.next_expiry_at()
+        expiry_at = self._queue.next_expiry_at()
+        late_at = self._queue.next_late_at()
+        if expiry_at is None or late_at is None:
+            return expiry_at
+        return min(expiry_at, late_at)
 
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
@@ -168,10 +186,18 @@ class Scheduler:
                 tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
             )
             return
+        if self._would_wait_too_long(tracked, now):
+            tracked.enter(RequestPhase.REJECTED)
+            self._adherence.settle(tracked, missed=True, now=now)
+            self._reject(
+                tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
+            )
+            return
         while not self._queue.has_room(tracked):
             displaced = self._queue.displaced_by(tracked)
             if displaced is None:
                 tracked.enter(RequestPhase.REJECTED)
+                self._adherence.settle(tracked, missed=True, now=now)
                 self._reject(
                     tracked.request.id,
                     RefusalReason.QUEUE_FULL,
@@ -180,7 +206,37 @@ class Scheduler:
                 return
             self._evict(displaced, RefusalReason.DISPLACED, now)
         self._tracked[tracked.request.id] = tracked
+        self._wait(tracked, now)
+
+    def _wait(self, tracked: TrackedRequest, now: float) -> None:
+        """Put a request into the queue; what is late already goes to its late lane."""
+        self._rules.order.waits(tracked, self._queue.waiting_services())
+        self._set_late_at(tracked, now)
+        if tracked.late_at <= now:
+            tracked.late = True
+            self._adherence.settle(tracked, missed=True, now=now)
         self._queue.push(tracked)
+
+    def _set_late_at(self, tracked: TrackedRequest, now: float) -> None:
+        """The instant from which, as things stand, its first token would come too late."""
+        tracked.late_at = float("inf")
+        serving = self._ledger.serving(tracked.target)
+        if tracked.service.objective is not None and serving:
+            ttft_s = self._rules.capacity.soonest_ttft_s(tracked, serving, now=now)
+            tracked.late_at = tracked.arrived_at + max(0.0, tracked.ttft_bound_s - ttft_s)
+
+    def _would_wait_too_long(self, tracked: TrackedRequest, now: float) -> bool:
+        """Whether a Non-Critical request had better be refused than be kept waiting in vain."""
+        if is_critical(tracked.service.priority) or self._ledger.is_empty:
+            return False
+        budget_s = tracked.expires_at - now
+        if tracked.service.objective is not None:
+            budget_s = min(budget_s, tracked.ttft_bound_s)
+        waiting = self._queue.critical_requests
+        wait_s = self._drain_rate.non_critical_wait_s(
+            critical=waiting, non_critical=self._queue.requests - waiting, now=now
+        )
+        return wait_s > budget_s
 
     def _patience_s(self, service: LLMService) -> float:
         """How long a request of the service may wait."""
@@ -198,6 +254,10 @@ class Scheduler:
         backend = self._backend_of(tracked)
         self._ledger.end_prefill(backend, tracked)
         self._predictor.first_token(backend, tracked, now=now)
+        objective = tracked.service.objective
+        ttft_s = None if objective is None else objective.ttft_s
+        if ttft_s is not None and now - tracked.arrived_at > ttft_s:
+            self._adherence.settle(tracked, missed=True, now=now)
         self._fill([backend], now)
 
     def _on_progressed(self, event: ev.ResponseProgressed, now: float) -> None:
@@ -227,8 +287,18 @@ class Scheduler:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
+        tokens = 0
         if event.ok:
-            self._learn_answer(tracked, event.usage, now)
+            tokens = self._learn_answer(tracked, event.usage, now)
+            objective = tracked.service.objective
+            first_at = tracked.first_token_at
+            met = objective is None or objective.is_met(
+                ttft_s=None if first_at is None else first_at - tracked.arrived_at,
+                e2e_s=now - tracked.arrived_at,
+                output_tokens=tokens,
+            )
+            self._adherence.settle(tracked, missed=not met, now=now)
+        self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         tracked.enter(RequestPhase.COMPLETED if event.ok else RequestPhase.FAILED)
         self._release(tracked, now)
 
@@ -243,7 +313,7 @@ class Scheduler:
             del self._tracked[event.request_id]
         elif self._may_retry(tracked, event.kind):
             tracked.enter(RequestPhase.QUEUED)
-            self._queue.push(tracked)
+            self._wait(tracked, now)
             self._fill(self._ledger.backends, now)
             return
         else:
@@ -268,13 +338,14 @@ class Scheduler:
         tracked.enter(RequestPhase.CANCELLED)
         if was_queued:
             del self._tracked[request_id]
+            self._end_hold(tracked)
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
         else:
             self._release(tracked, now)
 
     def _on_deadline(self, now: float) -> None:
-        expired = False
+        expired = self._notice_late(now)
         while (tracked := self._queue.first_expired(now=now)) is not None:
             expired = True
             impatient = tracked.expires_at - tracked.arrived_at < self._rules.policy.queue.timeout_s
@@ -286,6 +357,19 @@ class Scheduler:
             self._evict(tracked, reason, now)
         if expired:
             self._fill(self._ledger.backends, now)
+
+    def _notice_late(self, now: float) -> bool:
+        """Move Critical requests that became late behind the others, refuse Non-Critical ones."""
+        noticed = False
+        while (tracked := self._queue.first_late(now=now)) is not None:
+            noticed = True
+            self._adherence.settle(tracked, missed=True, now=now)
+            if is_critical(tracked.service.priority):
+                self._end_hold(tracked)
+                self._queue.make_late(tracked)
+            else:
+                self._evict(tracked, RefusalReason.NO_CAPACITY, now)
+        return noticed
 
     # -- servers and policies ---------------------------------------------------------------
 
@@ -331,6 +415,7 @@ class Scheduler:
             head, servers = self._next_dispatch(changed, surfaced, now)
             if head is None:
                 return
+            self._end_hold(head)
             successor = self._queue.take_head(head)
             if successor is not None:
                 surfaced.append(successor)
@@ -343,17 +428,59 @@ class Scheduler:
 
         Heads in `surfaced` are compared with every server, the others with those that `changed`.
         """
+        passed: list[TrackedRequest] = []
         if changed or surfaced:
-            for heads in self._queue.heads_by_priority():
-                for head in self._rules.order.ordered(heads, now=now):
+            for lane in self._lanes():
+                for head in self._rules.order.ordered(self._queue.heads(lane), now=now):
                     if head in surfaced:
                         servers = self._open_for(head, self._ledger.serving(head.target), now)
                     else:
                         takers = [b for b in changed if b.takes(head.target)]
                         servers = self._open_for(head, takers, now)
                     if servers:
+                        self._note_overtaken(passed, now)
                         return head, servers
+                    passed.append(head)
         return None, []
+
+    def _note_overtaken(self, passed: Sequence[TrackedRequest], now: float) -> None:
+        """Hold a server for the first of those passed over that has been so too often."""
+        for head in passed[:_HEADS_WATCHED]:
+            head.overtaken += 1
+        for head in passed[:_HEADS_WATCHED]:
+            if head.held_at is not None or head.late:
+                continue
+            waited_s = now - head.arrived_at
+            if head.overtaken >= _MOST_OVERTAKEN or waited_s > head.ttft_bound_s / 2:
+                serving = self._ledger.serving(head.target)
+                held = self._rules.capacity.place_hold(head, serving, now=now)
+                if held is not None:
+                    head.held_at = held.id
+                return
+
+    def _end_hold(self, tracked: TrackedRequest) -> None:
+        """Free the server that was kept for a request which no longer waits for it."""
+        if tracked.held_at is not None:
+            backend = self._ledger.get(tracked.held_at)
+            tracked.held_at = None
+            if backend is not None:
+                backend.hold = None
+
+    def _lanes(self) -> list[Lane]:
+        """Lanes in order of service: late ones first only while they have credit."""
+        lanes = self._queue.lanes()
+        if self._late_credit_tokens > 0.0:
+            lanes.sort(key=lambda lane: lane[0] == LATE, reverse=True)
+        return lanes
+
+    def _charge_lanes(self, tracked: TrackedRequest) -> None:
+        """Let late requests earn their share of the tokens dispatched, and spend it."""
+        tokens = float(tracked.prompt_tokens + tracked.expected_output_tokens)
+        if tracked.late:
+            self._late_credit_tokens -= tokens
+        elif is_critical(tracked.service.priority):
+            earned = self._rules.policy.fairness.late_share * tokens
+            self._late_credit_tokens = min(tokens, self._late_credit_tokens + earned)
 
     def _dispatch(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
         (backend, prediction), candidates = self._rules.picker.pick(tracked, servers, now=now)
@@ -363,7 +490,11 @@ class Scheduler:
         tracked.prediction = prediction
         self._predictor.dispatched(backend, tracked, now=now)
         self._ledger.reserve(backend, tracked, now=now)
-        self._drain_rate.count(now=now)
+        self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
+        if self._queue.requests:
+            self._charge_lanes(tracked)
+        self._adherence.dispatched(tracked, miss_probability(tracked, prediction, now=now))
+        self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
         if tracked.attempts == 1:
             self._rules.retries.earn()
         self._explanations.keep(tracked, candidates, self._ledger.serving(tracked.target), now)
@@ -377,8 +508,8 @@ class Scheduler:
             )
         )
 
-    def _learn_answer(self, tracked: TrackedRequest, usage: TokenUsage, now: float) -> None:
-        """Learn from a complete answer: token counts, and the pace of its decoding."""
+    def _learn_answer(self, tracked: TrackedRequest, usage: TokenUsage, now: float) -> int:
+        """Learn from a complete answer: token counts, and its pace; return its tokens."""
         self._estimates.learn(tracked.request, usage)
         tokens = usage.completion_tokens or self._estimates.tokens_of_events(
             tracked.service.name, usage.events
@@ -389,12 +520,14 @@ class Scheduler:
             began_at = tracked.dispatched_at + tracked.prediction.ttft_s
         if gaps >= 1.0 and began_at is not None and now > began_at:
             self._predictor.finished(self._backend_of(tracked), tracked, (now - began_at) / gaps)
+        return tokens
 
     def _withdraw(self, backend: BackendState, tracked: TrackedRequest, now: float) -> None:
         """Release a request that ends before its answer is complete."""
         if tracked.prefill_pending:
             self._predictor.withdrawn(backend, tracked)
             self._predictor.gave_up(backend, tracked, now=now)
+        self._adherence.withdrawn(tracked)
         self._ledger.release(backend, tracked, now=now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
@@ -421,6 +554,8 @@ class Scheduler:
         self._decisions.append(Reject(request_id, reason, retry_after_s))
 
     def _evict(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
+        self._adherence.settle(tracked, missed=True, now=now)
+        self._end_hold(tracked)
         self._queue.forget(tracked)
         self._give_up(tracked, reason, now)
 

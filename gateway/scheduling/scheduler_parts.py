@@ -10,13 +10,14 @@ from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 
 
 class Knowledge:
     """What the scheduler learns and keeps over a change of policies."""
 
-    __slots__ = ("drain_rate", "estimates", "ledger", "predictor", "queue", "services")
+    __slots__ = ("adherence", "drain_rate", "estimates", "ledger", "predictor", "queue", "services")
 
     def __init__(
         self,
@@ -25,6 +26,8 @@ class Knowledge:
         predictor: LatencyPredictor,
         queue: AdmissionQueue,
         services: ServiceDirectory,
+        drain_rate: DrainRate,
+        adherence: SloAdherence,
     ) -> None:
         """Hold the parts that have state."""
         self.ledger = ledger
@@ -32,7 +35,8 @@ class Knowledge:
         self.queue = queue
         self.services = services
         self.estimates = TokenEstimates()
-        self.drain_rate = DrainRate()
+        self.drain_rate = drain_rate
+        self.adherence = adherence
 
 
 class Rules:

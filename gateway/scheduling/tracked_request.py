@@ -43,6 +43,12 @@ class TrackedRequest:
         expected_output_tokens: estimate for the whole answer, all choices together.
         output_tokens: tokens so far, all choices together.
         prediction: times forecast at its last dispatch.
+        late_at: when it can no longer meet its objective; `late` once that was noticed.
+        counted: whether its outcome is in its service's adherence.
+        miss_probability: as charged to its service while in flight, else None.
+        overtaken: how often a less entitled request was dispatched before it.
+        held_at: the server that is kept for it, or None.
+        stay: number of its stay in the queue; entries of earlier ones are dead.
         ttft_bound_s: TTFT from arrival that is aimed at.
         tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
         prefill_pending: True from dispatch until the first token is seen (or forecast).
@@ -53,11 +59,17 @@ class TrackedRequest:
         "arrived_at",
         "attempts",
         "backend_id",
+        "counted",
         "dispatched_at",
         "expected_output_tokens",
         "expires_at",
         "first_token_at",
+        "held_at",
+        "late",
+        "late_at",
+        "miss_probability",
         "output_tokens",
+        "overtaken",
         "phase",
         "prediction",
         "prefill_pending",
@@ -65,6 +77,7 @@ class TrackedRequest:
         "request",
         "sequence",
         "service",
+        "stay",
         "target",
         "tpot_bound_s",
         "tried",
@@ -102,6 +115,13 @@ class TrackedRequest:
         self.output_tokens = 0
         self.prefill_pending = False
         self.ttft_bound_s = float("inf")
+        self.late_at = float("inf")
+        self.late = False
+        self.counted = False
+        self.miss_probability: float | None = None
+        self.stay = 0
+        self.overtaken = 0
+        self.held_at: BackendId | None = None
         self.tpot_bound_s: float | None = None
 
     def __repr__(self) -> str:
