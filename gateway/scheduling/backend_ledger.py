@@ -16,16 +16,16 @@ _EXTERNAL_EWMA = 0.3
 
 
 class Hold(NamedTuple):
-    """A server kept for a request that was overtaken too often.
+    """An adapter slot on its way to a request that was overtaken too often.
 
     Attributes:
-        request_id: the request; everybody else is kept off until it fits.
-        adapter: where the request waits for an adapter slot, the adapter whose slot it gets: only
-            this one, and adapters that are not active, are kept off then.
+        request_id: the request that gets the slot.
+        adapter: the adapter that is to drain; it gets no new requests on this server, and neither
+            do adapters that are not active there.
     """
 
     request_id: RequestId
-    adapter: str | None
+    adapter: str
 
 
 class BackendState:
@@ -41,7 +41,7 @@ class BackendState:
         external_running: EWMA of sequences there that are not ours, of about our own length:
             `external_context_tokens`.
         chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
-        hold: the waiting request that the server is kept for, or None.
+        hold: the request that an adapter slot is kept for, or None.
         tpot_bounds: TPOT that requests in flight there were admitted under, with their number.
         last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
         unseen: those of `in_flight` whose progress shows only at their end (not streamed).
@@ -112,6 +112,11 @@ class BackendState:
     def takes(self, model: str) -> bool:
         """Whether it may be given new requests for this model."""
         return self.usable and not self.draining and model in self.models
+
+    def has_slot_for(self, model: str) -> bool:
+        """Whether the model's adapter, if it is one, is active here or a slot is free."""
+        adapter = self.adapter_of(model)
+        return adapter is None or self.adapters.admits(adapter)
 
     def adapter_of(self, model: str) -> str | None:
         """The LoRA adapter that serving this model takes here, or None for a base model."""

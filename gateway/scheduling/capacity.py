@@ -77,25 +77,16 @@ class Capacity:
         return found if found or soonest is None else [soonest]
 
     def place_hold(
-        self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
+        self, tracked: TrackedRequest, backends: Sequence[BackendState]
     ) -> BackendState | None:
-        """Keep the server that will soonest be open to the request; None where none is free.
+        """Let one adapter drain for a request that waits for a slot; None if it need not.
 
-        At most half of `backends` are held at a time.
+        The least used adapter of the pool is chosen; at most half of `backends` are held.
         """
-        free = [b for b in backends if b.hold is None]
-        if 2 * (len(backends) - len(free)) >= len(backends):
+        free = [b for b in backends if b.hold is None and b.adapters.active]
+        if any(b.has_slot_for(tracked.target) for b in backends) or 2 * len(free) <= len(backends):
             return None
-        name = tracked.target
-        ready = [b for b in free if b.adapter_of(name) is None or b.adapters.admits(name)]
-        if ready:
-            chosen = min(ready, key=lambda b: self._predictor.predict(b, tracked, now=now).tpot_s)
-            chosen.hold = Hold(tracked.request.id, None)
-            return chosen
-        draining = [b for b in free if b.adapters.active]
-        if not draining:
-            return None
-        chosen = min(draining, key=lambda b: min(b.adapters.active.values()))
+        chosen = min(free, key=lambda b: min(b.adapters.active.values()))
         active = chosen.adapters.active
         chosen.hold = Hold(tracked.request.id, min(active, key=lambda name: active[name]))
         return chosen
@@ -122,8 +113,7 @@ class Capacity:
 
     def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
         """Whether an adapter slot, places and KV blocks are free: it would run at once."""
-        adapter = backend.adapter_of(tracked.target)
-        if adapter is not None and not backend.adapters.admits(adapter):
+        if not backend.has_slot_for(tracked.target):
             return False
         if not backend.in_flight:
             return True  # what is too large for any server runs alone on one
@@ -137,12 +127,10 @@ class Capacity:
 
 
 def _is_held(backend: BackendState, tracked: TrackedRequest) -> bool:
-    """Whether the server is kept for somebody else."""
+    """Whether the slot that the request would take or keep is to become free for another."""
     hold = backend.hold
     if hold is None or hold.request_id == tracked.request.id:
         return False
-    if hold.adapter is None:
-        return True
     adapter = backend.adapter_of(tracked.target)
     return adapter is not None and (
         adapter == hold.adapter or adapter not in backend.adapters.active

@@ -47,8 +47,18 @@ from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_MOST_OVERTAKEN = 16
+_MOST_OVERTAKEN = 1
 _HEADS_WATCHED = 8
+
+
+def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
+    """Whether one of those that go first will be able to use what is left of the server."""
+    return any(
+        backend.takes(head.target)
+        and backend.id not in head.tried
+        and backend.has_slot_for(head.target)
+        for head in entitled
+    )
 
 
 class Scheduler:
@@ -427,36 +437,40 @@ class Scheduler:
         """The next head to be served and the servers open for it; heads in order of entitlement.
 
         Heads in `surfaced` are compared with every server, the others with those that `changed`.
+        A head that was overtaken too often keeps the later ones off the servers it waits for.
         """
         passed: list[TrackedRequest] = []
+        entitled: list[TrackedRequest] = []
         if changed or surfaced:
             for lane in self._lanes():
                 for head in self._rules.order.ordered(self._queue.heads(lane), now=now):
+                    takers: Iterable[BackendState]
                     if head in surfaced:
-                        servers = self._open_for(head, self._ledger.serving(head.target), now)
+                        takers = self._ledger.serving(head.target)
                     else:
                         takers = [b for b in changed if b.takes(head.target)]
-                        servers = self._open_for(head, takers, now)
+                    if entitled:
+                        takers = [b for b in takers if not _is_kept(b, entitled)]
+                    servers = self._open_for(head, takers, now)
                     if servers:
-                        self._note_overtaken(passed, now)
+                        self._note_overtaken(passed)
                         return head, servers
                     passed.append(head)
+                    if head.overtaken >= _MOST_OVERTAKEN and not head.late:
+                        entitled.append(head)
         return None, []
 
-    def _note_overtaken(self, passed: Sequence[TrackedRequest], now: float) -> None:
-        """Hold a server for the first of those passed over that has been so too often."""
+    def _note_overtaken(self, passed: Sequence[TrackedRequest]) -> None:
+        """Count it; let an adapter drain for the first who waits for a slot for too long."""
         for head in passed[:_HEADS_WATCHED]:
             head.overtaken += 1
         for head in passed[:_HEADS_WATCHED]:
-            if head.held_at is not None or head.late:
-                continue
-            waited_s = now - head.arrived_at
-            if head.overtaken >= _MOST_OVERTAKEN or waited_s > head.ttft_bound_s / 2:
+            if head.held_at is None and not head.late and head.overtaken >= _MOST_OVERTAKEN:
                 serving = self._ledger.serving(head.target)
-                held = self._rules.capacity.place_hold(head, serving, now=now)
+                held = self._rules.capacity.place_hold(head, serving)
                 if held is not None:
                     head.held_at = held.id
-                return
+                    return
 
     def _end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""
