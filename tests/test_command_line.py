@@ -220,7 +220,7 @@ def test_flags_without_a_command_are_those_of_serve(capsys: pytest.CaptureFixtur
 
 def test_abbreviated_flags_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--backend", "http://a:1"])
+        main(["--backend", "http://a:1", "--port", "x"])
     assert "did you mean --backends?" in capsys.readouterr().err
 
 
