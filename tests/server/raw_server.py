@@ -155,8 +155,18 @@ STREAM_HEAD = (
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+async def until_still(value: Callable[[], int], *, for_s: float) -> None:
+    """Wait until `value()` has not changed for a while."""
+    loop = asyncio.get_running_loop()
+    seen, since = value(), loop.time()
+    while loop.time() - since < for_s:
+        await asyncio.sleep(0.001)
+        if value() != seen:
+            seen, since = value(), loop.time()
+
+
 async def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Wait until `condition()` is true, looking every millisecond."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 (conditions of every kind, seen from outside)
+        while not condition():
             await asyncio.sleep(0.001)
