@@ -170,7 +170,7 @@ COMMANDS = MappingProxyType(
             "compare policies in virtual time", "gateway.policy_benchmark.command"
         ),
         "replay": _elsewhere(
-            "check that a journal is reproduced", "gateway.telemetry.replay_command"
+            "check that a journal is reproduced", "gateway.policy_benchmark.replay_command"
         ),
     }
 )

@@ -1,3 +1,5 @@
+import re
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
 from gateway.policy_benchmark.policies import policy_kinds
+from gateway.policy_benchmark.replay_command import add_arguments, run
 from gateway.policy_benchmark.replay_policy import replay_policy
 from gateway.policy_benchmark.service_setup import server_pool
 from gateway.scheduling.build import build_scheduler
@@ -17,6 +20,12 @@ from gateway.simulator.fleet_model import FleetListeners, FleetOptions
 from gateway.simulator.virtual_fleet import VirtualFleet
 from gateway.telemetry.journal import JournalWriter
 from tests.policy_benchmark.workload_texts import plan
+
+
+def replay(*arguments: str) -> int:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +78,29 @@ def test_every_policy_can_be_asked(journal: Path, policy: str) -> None:
 def test_a_policy_that_needs_engines_is_refused(journal: Path) -> None:
     with pytest.raises(BenchmarkError, match="needs simulated engines"):
         next(replay_policy(journal, "clairvoyant_greedy"))
+
+
+def test_the_command_without_a_policy_checks_the_journal(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay(str(journal)) == 0
+    assert "every decision was reproduced" in capsys.readouterr().out
+
+
+def test_the_command_tells_line_request_and_both_choices(
+    journal: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay(str(journal), "--policy", "round_robin") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r".*journal.jsonl:\d+: request \S+: \S+.*; other: \S+", lines[0])
+    assert lines[-1].endswith("decisions of round_robin differ from the recorded ones")
+
+
+def test_the_command_refuses_wrong_journals_and_policies(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert replay(str(journal), "--policy", "magic") == 2
+    assert replay(str(tmp_path / "none"), "--policy", "gateway") == 2
+    printed = capsys.readouterr().err
+    assert "unknown policy 'magic'" in printed
+    assert "none" in printed
