@@ -18,6 +18,7 @@ from gateway.settings.checks import warnings
 from gateway.settings.flags import add_setting_flags, settings_of
 from gateway.settings.loading import load_file
 from gateway.settings.problems import ConfigurationError, hint
+from gateway.settings.schema import Settings
 
 PROGRAM = "llm-gateway"
 _FAULTS_OF_USE = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
@@ -112,6 +113,7 @@ def _serve(arguments: Namespace) -> int:
     settings = settings_of(arguments)
     if not any(pool.servers for pool in settings.effective_pools()):
         return _refused("no servers; expected --backends http://HOST:8000, or --config FILE")
+    _warn(settings)
     import uvloop
 
     from gateway import assembly
@@ -146,10 +148,14 @@ def _add_file(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="YAML file to check")
 
 
+def _warn(settings: Settings) -> None:
+    for warning in warnings(settings):
+        print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
+
+
 def _check_config(arguments: Namespace) -> int:
     settings = load_file(arguments.file)
-    for warning in warnings(settings):
-        print(f"warning: {warning}", file=sys.stderr)
+    _warn(settings)
     print(f"{arguments.file}: valid")
     return 0
 
@@ -164,7 +170,7 @@ COMMANDS = MappingProxyType(
             "compare policies in virtual time", "gateway.policy_benchmark.command"
         ),
         "replay": _elsewhere(
-            "check that a journal is reproduced", "gateway.telemetry.replay_command"
+            "check that a journal is reproduced", "gateway.policy_benchmark.replay_command"
         ),
     }
 )

@@ -138,6 +138,23 @@ def test_a_taken_port_is_said_in_one_line(arguments: list[str], taken_port: int)
     assert "address already in use: choose another with --port" in last
 
 
+def test_serve_warns_of_what_is_only_doubtful(tmp_path: Path, taken_port: int) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        f"port: {taken_port}\nhost: 127.0.0.1\npools:\n"
+        "  - {name: p, servers: ['http://127.0.0.1:9'], accept_unregistered_models: false}",
+        encoding="utf-8",
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert f"llm-gateway: warning: {path}: pools[0]: no services" in ended.stderr
+
+
 def ends_with(error: Exception) -> Command:
     def fail(arguments: Namespace) -> int:
         raise error
@@ -220,7 +237,7 @@ def test_flags_without_a_command_are_those_of_serve(capsys: pytest.CaptureFixtur
 
 def test_abbreviated_flags_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--backend", "http://a:1"])
+        main(["--backend", "http://a:1", "--port", "x"])
     assert "did you mean --backends?" in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-LOWEST = 0.02
+LOWEST = 0.01
 HIGHEST = 8.0
 TOLERANCE = 0.01
 

@@ -81,7 +81,10 @@ def _adapted(workload: Workload, arguments: Namespace) -> Workload:
         pool["unmodelled"] = IRREGULAR
     servers = workload.servers.model_copy(update=pool)
     measure = _measurement(workload, arguments)
-    loads = workload.loads[-2:] if arguments.quick else workload.loads
+    loads = workload.loads
+    if arguments.quick:
+        # What has its events at fixed instants cannot be shortened: one load only.
+        loads = loads[-2:] if measure.requests is not None else loads[-1:]
     return workload.model_copy(update={"servers": servers, "measure": measure, "loads": loads})
 
 

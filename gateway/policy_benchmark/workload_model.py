@@ -259,7 +259,7 @@ class Workload(_Model):
     name: str = Field(min_length=1)
     description: str
     servers: Servers
-    services: tuple[Service, ...] = Field(min_length=1)
+    services: tuple[Service, ...]
     arrivals: Arrivals = Arrivals()
     measure: Measurement
     load_unit: Literal["bound", "published"] = "bound"
@@ -268,6 +268,8 @@ class Workload(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.services:
+            raise ValueError("at least one service is needed")
         names = [service.name for service in self.services]
         if len(set(names)) != len(names):
             raise ValueError("service names must differ")

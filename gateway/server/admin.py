@@ -7,7 +7,8 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from gateway.scheduling.model import RequestId
+from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.model import Forecast, RequestId
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
 from gateway.server.routes import PoolDirectory
 from gateway.wire.error_response import ProtocolError, protocol_answer
@@ -52,13 +53,13 @@ class AdminPages:
         for pool in self._pools.pools:
             explanation = pool.driver.explain(RequestId(request_id))
             if explanation is not None:
-                channel.send(200, JSON_HEADER, orjson.dumps(explanation, default=_as_list))
+                channel.send(200, JSON_HEADER, orjson.dumps(explanation, default=_as_object))
                 return
         channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
 
 
-def _as_list(value: object) -> object:
+def _as_object(value: object) -> object:
     """Named tuples go out as objects."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+    if isinstance(value, Forecast | Candidate):
         return value._asdict()
     raise TypeError(f"cannot encode {type(value).__name__}")

@@ -7,12 +7,13 @@ from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease, NotAdmitted
 from gateway.scheduling.decisions import Dispatch, RefusalReason
 from gateway.scheduling.events import FailureKind
-from gateway.scheduling.model import BackendId
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
 from gateway.server.relay import Relay, ResponsePlan
 from gateway.server.request_forwarding import ForwardedRequest
+from gateway.server.request_progress import RequestProgress
+from gateway.telemetry.request_record import Outcome, outcome_of_refusal
 from gateway.wire.error_response import ErrorAnswer, failure_answer, refusal_answer
 
 
@@ -20,7 +21,7 @@ class RequestFacts(NamedTuple):
     """What the attempts need to know of the request.
 
     Attributes:
-        request_id: the X-Request-Id of this request.
+        progress: takes down what happens.
         target: path and query, as the client sent them.
         model: the model name that the client sent.
         expects_finish: see ResponsePlan.
@@ -29,7 +30,7 @@ class RequestFacts(NamedTuple):
         debug_headers: whether to tell the server, the time queued and the forecast.
     """
 
-    request_id: str
+    progress: RequestProgress
     target: bytes
     model: str
     expects_finish: bool
@@ -39,11 +40,7 @@ class RequestFacts(NamedTuple):
 
 
 class Attempts:
-    """The tries of one request. `run` has written an answer when it returns.
-
-    Attributes:
-        backend_id: the server that was tried last, or None.
-    """
+    """The tries of one request. `run` has written an answer when it returns."""
 
     def __init__(
         self,
@@ -60,47 +57,53 @@ class Attempts:
         self._forwarded = forwarded
         self._backends = backends
         self._facts = facts
+        self._progress = facts.progress
         self._clock = clock
-        self._queued_s = 0.0
-        self._overhead_s = 0.0
         self._last_failure: FailureKind | None = None
-        self._held: Relay | None = None
-        self.backend_id: BackendId | None = None
+        self._last_relay: Relay | None = None
 
     async def run(self) -> None:
         """Try servers in the order the scheduler says. Cancelling closes the upstream."""
-        while True:
-            asked_at = self._clock()
-            try:
-                dispatch = await self._lease.dispatch()
-            except NotAdmitted as refusal:
-                self._answer_refusal(refusal)
-                return
-            self._queued_s += self._clock() - asked_at
-            self.backend_id = dispatch.backend_id
-            relay = self._relay_for(dispatch)
-            try:
-                failure = await self._exchange(dispatch, relay)
-            except asyncio.CancelledError:
-                # Where the client is still there, it is the gateway that stops.
-                relay.break_off(RefusalReason.DRAINING)
-                raise
-            if failure is None:
-                self._lease.finished(relay.usage, ok=relay.ok)
-                return
-            retryable = relay.unseen
-            self._last_failure = failure
-            self._held = relay if relay.held else None
-            self._lease.failed(failure, retryable=retryable)
-            if not retryable:
-                if self._channel.started:
-                    relay.break_off(failure)
-                else:
-                    self._answer_failure(failure)
-                return
+        try:
+            while not await self._attempt():
+                pass
+        except asyncio.CancelledError:
+            # Most often the client has left, and this writes to nobody. If it is still there, it
+            # is the gateway that stops.
+            self._stop(RefusalReason.DRAINING)
+            raise
+
+    async def _attempt(self) -> bool:
+        """Make one attempt; return whether the request has been answered."""
+        asked_at = self._clock()
+        try:
+            dispatch = await self._lease.dispatch()
+        except NotAdmitted as refusal:
+            self._answer_refusal(refusal)
+            return True
+        self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock())
+        relay = self._last_relay = self._relay_for(dispatch)
+        failure = await self._exchange(dispatch, relay)
+        self._progress.first_token_at = relay.first_token_at
+        usage = self._progress.usage = relay.usage
+        if failure is None:
+            self._lease.finished(usage, ok=relay.ok)
+            self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
+            return True
+        self._last_failure = failure
+        if relay.unseen:
+            self._lease.failed(failure, retryable=True)
+            return False
+        self._lease.failed(failure, retryable=False)
+        self._progress.end(Outcome.STREAM_ERROR, failure)
+        if self._channel.started:
+            relay.break_off(failure)
+        else:
+            self._answer(failure_answer(failure))
+        return True
 
     async def _exchange(self, dispatch: Dispatch, relay: Relay) -> FailureKind | None:
-        """Make one attempt; return how it failed, None if the server did its part."""
+        """Talk to one server; return how it failed, None if it did its part."""
         client = self._backends.client(dispatch.backend_id)
         headers, body = self._forwarded.to_server(dispatch.model, client.authority)
         request = client.compose(b"POST", self._facts.target, headers, body)
@@ -114,34 +117,41 @@ class Attempts:
         return relay.failure
 
     def _answer_refusal(self, refusal: NotAdmitted) -> None:
-        if self._held is not None:
+        reason, retry_after_s = refusal.reason, refusal.retry_after_s
+        gave_up_on = self._last_failure if reason is RefusalReason.ATTEMPTS_EXHAUSTED else None
+        self._progress.end(outcome_of_refusal(reason), gave_up_on or reason)
+        if self._last_relay is not None and self._last_relay.held:
             # The server's own words say more than ours.
-            self._held.release(retry_after_s=refusal.retry_after_s)
-            return
-        if refusal.reason is RefusalReason.ATTEMPTS_EXHAUSTED and self._last_failure is not None:
-            self._answer_failure(self._last_failure, retry_after_s=refusal.retry_after_s)
-            return
-        self._answer(
-            refusal_answer(
-                refusal.reason, retry_after_s=refusal.retry_after_s, model=self._facts.model
-            )
-        )
+            self._last_relay.release(retry_after_s=retry_after_s)
+        elif gave_up_on is not None:
+            self._answer(failure_answer(gave_up_on, retry_after_s=retry_after_s))
+        else:
+            model = self._facts.model
+            self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
-    def _answer_failure(self, kind: FailureKind, *, retry_after_s: float | None = None) -> None:
-        self._answer(failure_answer(kind, retry_after_s=retry_after_s))
+    def _stop(self, reason: RefusalReason) -> None:
+        """Tell a client that is still there that its request is given up."""
+        outcome = Outcome.STREAM_ERROR if self._channel.started else Outcome.REFUSED
+        if not self._channel.started:
+            self._answer(refusal_answer(reason))
+        elif self._last_relay is not None:
+            self._last_relay.break_off(reason)
+        if self._channel.complete:
+            self._progress.end(outcome, reason)
 
     def _answer(self, answer: ErrorAnswer) -> None:
-        facts = self._facts
-        id_header = b"x-request-id: %b\r\n" % facts.request_id.encode()
-        self._channel.send_answer(answer, facts.common_headers + id_header)
+        id_header = b"x-request-id: %b\r\n" % self._progress.request_id.encode()
+        self._channel.send_answer(answer, self._facts.common_headers + id_header)
 
     def _relay_for(self, dispatch: Dispatch) -> Relay:
-        facts = self._facts
-        if dispatch.attempt == 1:
-            self._overhead_s = max(0.0, self._clock() - facts.arrived_at - self._queued_s)
+        facts, progress = self._facts, self._progress
+        if progress.overhead_s is None:
+            progress.overhead_s = max(
+                0.0, progress.dispatched_at - facts.arrived_at - progress.queued_s
+            )
         headers = b"%bx-gateway-overhead-ms: %.3f\r\n" % (
             facts.common_headers,
-            self._overhead_s * 1e3,
+            progress.overhead_s * 1e3,
         )
         if facts.debug_headers:
             headers += (
@@ -150,13 +160,13 @@ class Attempts:
                 % (
                     dispatch.backend_id.encode(),
                     dispatch.attempt,
-                    self._queued_s * 1e3,
+                    progress.queued_s * 1e3,
                     dispatch.forecast.ttft_s * 1e3,
                     dispatch.forecast.tpot_s * 1e3,
                 )
             )
         plan = ResponsePlan(
-            request_id=facts.request_id,
+            request_id=progress.request_id,
             sent_model=dispatch.model,
             shown_model=facts.model,
             extra_headers=headers,

@@ -102,16 +102,16 @@ class ClientChannel:
                 framed += _LAST_CHUNK
         else:
             framed = data
+        transport = self._protocol.transport
+        if transport is None or transport.is_closing():
+            return  # the client has left, and the handler is being cancelled
         if not self.started:
             self.started = True
             mark_as_answered(self._request)
             framed = self._head + framed
             self._head = b""
-        transport = self._protocol.transport
-        # A transport that is closing means a client that left: the handler is being cancelled.
-        if transport is not None and not transport.is_closing():
-            self.complete = last
-            transport.write(framed)
+        self.complete = last
+        transport.write(framed)
 
     def send(self, status: int, headers: bytes, body: bytes) -> None:
         """Write a whole small response."""

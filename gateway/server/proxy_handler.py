@@ -1,13 +1,14 @@
 """One client request that goes to a model server: read, parse, route, lease, attempts."""
 
+import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.decisions import RefusalReason
-from gateway.scheduling.model import BackendId, InferenceRequest, RequestId, ServiceName
+from gateway.scheduling.model import InferenceRequest, RequestId
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
@@ -18,7 +19,9 @@ from gateway.server.request_forwarding import (
     is_administrative,
     is_proxied_path,
 )
+from gateway.server.request_progress import RequestProgress
 from gateway.server.routes import PoolDirectory, Route
+from gateway.telemetry.request_record import Outcome, RequestRecord
 from gateway.wire.error_response import (
     ProtocolError,
     bad_request_answer,
@@ -34,33 +37,6 @@ from gateway.wire.openai_request import (
     parse_json_request,
 )
 
-_CLIENT_LEFT = 499
-
-
-class RequestRecord(NamedTuple):
-    """One request that has ended, for the request log.
-
-    Attributes:
-        request_id: the X-Request-Id.
-        lease_id: the gateway's own unique id, as the scheduler and the journal know it.
-        path: without query.
-        model, service: None where the request ended before they were known.
-        backend_id: the server that was tried last, or None.
-        status: what the client got; 499 if it left before there was an answer.
-        complete: whether the answer was written to its end.
-        duration_s: from the handler's start to its end.
-    """
-
-    request_id: str
-    lease_id: str
-    path: str
-    model: str | None
-    service: ServiceName | None
-    backend_id: BackendId | None
-    status: int
-    complete: bool
-    duration_s: float
-
 
 class RequestObserver(Protocol):
     """Sees every proxied request that has ended."""
@@ -68,17 +44,6 @@ class RequestObserver(Protocol):
     def request_ended(self, record: RequestRecord) -> None:
         """Take note of it. Must not raise."""
         ...
-
-
-class _Progress:
-    """How far one request has come, for its record."""
-
-    __slots__ = ("attempts", "parsed", "route")
-
-    def __init__(self) -> None:
-        self.parsed: ParsedRequest | None = None
-        self.route: Route | None = None
-        self.attempts: Attempts | None = None
 
 
 class ProxyHandler:
@@ -113,75 +78,74 @@ class ProxyHandler:
             target: path and query in origin form.
             headers: complete lines for every answer (CORS).
         """
-        started_at = self._clock()
         lease_id = self._new_id()
-        request_id = choose_request_id(request.raw_headers, generated=lease_id)
-        progress = _Progress()
+        progress = RequestProgress(
+            request_id=choose_request_id(request.raw_headers, generated=lease_id),
+            lease_id=lease_id,
+            path=target.partition("?")[0],
+            started_at=self._clock(),
+        )
         try:
-            await self._proxy(request, channel, progress, (target, headers, lease_id, request_id))
+            await self._proxy(request, channel, progress, target.encode("latin-1"), headers)
         except (Refused, BadRequest) as refusal:
+            progress.end(Outcome.CLIENT_ERROR)
             answer = refusal.answer if isinstance(refusal, Refused) else bad_request_answer(refusal)
             if not request.content.is_eof():
                 # Reading on only to throw it away is what the limits are there to avoid.
                 channel.close_after()
-            channel.send_answer(answer, headers + _id_header(request_id))
+            id_header = b"x-request-id: %b\r\n" % progress.request_id.encode()
+            channel.send_answer(answer, headers + id_header)
         except ReaderGaveUp:
+            progress.end(Outcome.CANCELLED)
             channel.abort()
+        except asyncio.CancelledError:
+            if progress.outcome is None:
+                progress.end(Outcome.CANCELLED)
+            raise
         finally:
-            parsed, route, attempts = progress.parsed, progress.route, progress.attempts
-            self._observer.request_ended(
-                RequestRecord(
-                    request_id=request_id,
-                    lease_id=lease_id,
-                    path=target.partition("?")[0],
-                    model=None if parsed is None else parsed.model,
-                    service=None if route is None else route.service.name,
-                    backend_id=None if attempts is None else attempts.backend_id,
-                    status=channel.status if channel.started else _CLIENT_LEFT,
-                    complete=channel.complete,
-                    duration_s=self._clock() - started_at,
-                )
-            )
+            status = channel.status if channel.started else 0
+            self._observer.request_ended(progress.record(status=status, now=self._clock()))
 
     async def _proxy(
         self,
         request: web.BaseRequest,
         channel: ClientChannel,
-        progress: _Progress,
-        names: tuple[str, bytes, str, str],
+        progress: RequestProgress,
+        target: bytes,
+        headers: bytes,
     ) -> None:
-        target, headers, lease_id, request_id = names
-        path = target.partition("?")[0]
-        _refuse_path(path)
+        _refuse_path(progress.path)
         body = await read_body(request, channel, self._options)
         arrived_at = self._clock()
-        parsed = progress.parsed = _parse(request, path, body)
+        parsed = progress.parsed = _parse(request, progress.path, body)
         route = progress.route = self._pools.route(parsed.model)
         if route is None:
             raise Refused(refusal_answer(RefusalReason.UNKNOWN_MODEL, model=parsed.model))
-        inference = _inference_request(request, parsed, route, lease_id)
+        forwarded = ForwardedRequest(
+            request=request,
+            request_id=progress.request_id,
+            parsed=parsed,
+            body=body,
+            service=route.service,
+            options=route.pool.options,
+        )
+        facts = RequestFacts(
+            progress=progress,
+            target=target,
+            model=parsed.model,
+            expects_finish=parsed.kind is not RequestKind.OTHER,
+            arrived_at=arrived_at,
+            common_headers=headers,
+            debug_headers=self._options.debug_headers,
+        )
+        inference = _inference_request(request, parsed, route, progress.lease_id)
         async with route.pool.driver.lease(inference) as lease:
-            attempts = progress.attempts = Attempts(
+            attempts = Attempts(
                 lease=lease,
                 channel=channel,
-                forwarded=ForwardedRequest(
-                    request=request,
-                    request_id=request_id,
-                    parsed=parsed,
-                    body=body,
-                    service=route.service,
-                    options=route.pool.options,
-                ),
+                forwarded=forwarded,
                 backends=route.pool.backends,
-                facts=RequestFacts(
-                    request_id=request_id,
-                    target=target.encode("latin-1"),
-                    model=parsed.model,
-                    expects_finish=parsed.kind is not RequestKind.OTHER,
-                    arrived_at=arrived_at,
-                    common_headers=headers,
-                    debug_headers=self._options.debug_headers,
-                ),
+                facts=facts,
                 clock=self._clock,
             )
             await attempts.run()
@@ -222,7 +186,3 @@ def _inference_request(
         tpot_slo_s=tpot_slo_s,
         fairness_id=parse_fairness_id(request.raw_headers),
     )
-
-
-def _id_header(request_id: str) -> bytes:
-    return b"x-request-id: %b\r\n" % request_id.encode()

@@ -90,7 +90,8 @@ class Relay:
         self._held: list[bytes] | None = None
         self._held_bytes = 0
         self._ended = False
-        self._first_token = False
+        self.first_token_at: float | None = None
+        """When the first token of a stream arrived."""
 
     @property
     def held(self) -> bool:
@@ -100,7 +101,7 @@ class Relay:
     @property
     def unseen(self) -> bool:
         """Whether the client has seen nothing and the scheduler no token: it may be retried."""
-        return not self._channel.started and not self._first_token
+        return not self._channel.started and self.first_token_at is None
 
     @property
     def failure(self) -> FailureKind | None:
@@ -155,10 +156,11 @@ class Relay:
         stream = self._stream
         if stream is not None:
             stream.feed(data)
-            if stream.first_token and not self._first_token:
-                self._first_token = True
+            now = self._clock()
+            if stream.first_token and self.first_token_at is None:
+                self.first_token_at = now
                 self._lease.first_token()
-            self._lease.progressed(stream.events, now=self._clock())
+            self._lease.progressed(stream.events, now=now)
             if stream.error is not None and self._held is None and self.unseen:
                 self._held = []
         elif self._answer is not None:

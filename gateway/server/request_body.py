@@ -29,11 +29,6 @@ class ReceivedBody(NamedTuple):
     received: bytes
     readable: bytes
 
-    @property
-    def compressed(self) -> bool:
-        """Whether the client compressed the body."""
-        return self.received is not self.readable
-
 
 async def read_body(
     request: web.BaseRequest, channel: ClientChannel, options: FrontEndOptions

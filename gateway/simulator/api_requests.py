@@ -14,10 +14,9 @@ from gateway.simulator.api_errors import (
     missing_field,
     unknown_model,
 )
+from gateway.simulator.context_limits import ContextLimits
 from gateway.simulator.synthetic_language import VOCABULARY_SIZE, ChatMessage, SyntheticLanguage
 
-_CHARACTERS_PER_TOKEN = 13
-"""vLLM refuses longer texts before it tokenises them."""
 _DEFAULT_COMPLETION_TOKENS = 16
 _MAX_CHOICES = 16_384
 _CONTINUED_AND_PROMPTED = (
@@ -113,7 +112,7 @@ class RequestReader:
         self._language = language
         self._base_model = base_model
         self._adapters = adapters
-        self._max_len = max_len
+        self._limits = ContextLimits(max_len)
 
     def adapter(self, body: Body) -> str | None:
         """Resolve `model` to an adapter; None is the base model.
@@ -166,7 +165,7 @@ class RequestReader:
         if continued and prompted:
             raise ApiError(400, "BadRequestError", _CONTINUED_AND_PROMPTED)
         conversation = [_message(m) for m in messages]
-        self._check_characters(sum(len(m.content) for m in conversation))
+        self._limits.check_characters(sum(len(m.content) for m in conversation))
         return self._language.render_chat(
             conversation,
             prompt_answer=prompted,
@@ -183,12 +182,12 @@ class RequestReader:
             raise missing_field("input", len(body))
         prompts = [self._prompt_tokens(p) for p in _prompts({"prompt": body["input"]})]
         for prompt in prompts:
-            self._room(prompt)
+            self._limits.room(prompt)
         return prompts
 
     def _prompt_tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
-            self._check_characters(len(prompt))
+            self._limits.check_characters(len(prompt))
             return self._language.encode(prompt)
         for token in prompt:
             if not 0 <= token < VOCABULARY_SIZE:
@@ -199,17 +198,19 @@ class RequestReader:
         self, kind: AnswerKind, body: Body, prompts: tuple[list[int], ...], limit: object
     ) -> GenerationRequest:
         adapter = self.adapter(body)
-        wanted = None if limit is None else self._check_limit(limit)
-        rooms = [self._room(prompt) for prompt in prompts]
+        wanted = None if limit is None else self._limits.check_answer(limit)
+        rooms = [self._limits.room(prompt) for prompt in prompts]
         if wanted is not None:
             for prompt, room in zip(prompts, rooms, strict=True):
-                self._check_fit(len(prompt), room, wanted)
+                self._limits.check_fit(len(prompt), room, wanted)
         ends = not body.get("ignore_eos", False)
         temperature = body.get("temperature")
         if isinstance(temperature, int | float) and temperature < 0:
             message = f"temperature must be non-negative, got {float(temperature)}."
             raise invalid_value(message, "temperature", float(temperature))
         usage = body.get("stream_options") or {}
+        if not isinstance(usage, dict):
+            raise invalid_body("Input should be a valid dictionary", "body.stream_options")
         stream = bool(body.get("stream", False))
         include_usage = stream and bool(usage.get("include_usage", False))
         return GenerationRequest(
@@ -228,55 +229,6 @@ class RequestReader:
             cache_salt=str(body.get("cache_salt") or ""),
             request_id=body.get("request_id"),
         )
-
-    def _check_limit(self, limit: object) -> int:
-        if not isinstance(limit, int) or isinstance(limit, bool):
-            raise invalid_body("Input should be a valid integer", "body.max_tokens")
-        if limit < 1:
-            raise invalid_value(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
-        if limit > self._max_len:
-            message = (
-                f"max_tokens={limit} cannot be greater than max_model_len={self._max_len}. "
-                "Please request fewer output tokens."
-            )
-            raise invalid_value(message, "max_tokens", limit)
-        return limit
-
-    def _room(self, prompt: list[int]) -> int:
-        """Tokens that an answer may have after this prompt."""
-        if not prompt:
-            message = "Either prompt or prompt_embeds must be provided and non-empty."
-            raise ApiError(400, "BadRequestError", f"{message} (parameter=prompt)", "prompt")
-        if len(prompt) >= self._max_len:
-            message = (
-                f"This model's maximum context length is {self._max_len} tokens. However, your "
-                f"prompt contains {len(prompt)} input tokens, which exceeds this limit even "
-                "without any output tokens. Please reduce the length of the input prompt."
-            )
-            raise invalid_value(message, "input_tokens", len(prompt))
-        return self._max_len - len(prompt)
-
-    def _check_fit(self, prompt_tokens: int, room: int, limit: int) -> None:
-        if limit <= room:
-            return
-        message = (
-            f"This model's maximum context length is {self._max_len} tokens. However, you "
-            f"requested {limit} output tokens and your prompt contains {prompt_tokens} input "
-            "tokens. Please reduce the length of the input prompt or the number of requested "
-            "output tokens."
-        )
-        raise invalid_value(message, "input_tokens", prompt_tokens)
-
-    def _check_characters(self, characters: int) -> None:
-        most = _CHARACTERS_PER_TOKEN * self._max_len
-        if characters > most:
-            message = (
-                f"This model's maximum context length is {self._max_len} tokens. However, your "
-                f"prompt contains {characters} characters (more than {most} characters, which is "
-                f"the upper bound for {self._max_len} input tokens). Please reduce the length of "
-                "the input prompt."
-            )
-            raise invalid_value(message, "input_text", characters)
 
 
 def _integer(body: Body, name: str, default: int, most: int | None = None) -> int:

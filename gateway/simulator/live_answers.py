@@ -184,8 +184,7 @@ class StreamedChoice:
         self._sent = 0
 
     def on_tokens(self, count: int) -> None:
-        """Send the new tokens but the last of the answer, which needs a finish reason."""
-        count = min(count, self._tokens.length - 1)
+        """Send the new tokens; the last one of the answer comes with `on_finished`."""
         answer = self._answer
         if count <= self._sent or answer.ended:
             return

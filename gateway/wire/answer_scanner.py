@@ -10,7 +10,7 @@ from gateway.wire.token_usage import read_usage
 
 KEPT_BYTES = 1 << 16
 """How much of the body's end, and at most of its beginning, is kept."""
-_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 """The usage object, which nests once. Inside a JSON string the quote after `usage` is escaped."""
 
 

@@ -69,7 +69,7 @@ class SseScanner:
         self.finished = False
         self.done = False
         self.error: StreamError | None = None
-        self._usage: dict[str, Any] = {}
+        self._usage = TokenUsage()
         self._max_event_bytes = max_event_bytes
         self._carry = bytearray()
         self._after_cr = False
@@ -78,7 +78,7 @@ class SseScanner:
     @property
     def usage(self) -> TokenUsage:
         """Token counts as the newest usage in the stream says, and the events."""
-        return read_usage(self._usage, events=self.events)
+        return self._usage._replace(events=self.events)
 
     def feed(self, data: bytes) -> None:
         """Watch the next bytes of the body (transfer encoding removed)."""
@@ -140,8 +140,8 @@ class SseScanner:
         self._mark(marks)
 
     def _mark(self, event: _Event) -> None:
-        if isinstance(event.usage, dict):
-            self._usage |= event.usage
+        if event.usage is not None:
+            self._note(event.usage)
         if event.error is not None:
             self.error = _stream_error(event.error)
         elif event.choices is None:
@@ -164,10 +164,18 @@ class SseScanner:
             self.first_token = True
         wrapped = event.response or event.message
         if isinstance(wrapped, dict):
-            if isinstance(wrapped.get("usage"), dict):
-                self._usage |= wrapped["usage"]
+            self._note(wrapped.get("usage"))
             if kind == "response.failed":
                 self.error = _stream_error(wrapped.get("error"))
+
+    def _note(self, usage: object) -> None:
+        """Keep the newest of each count: the Messages API tells them in two events."""
+        new, old = read_usage(usage), self._usage
+        self._usage = TokenUsage(
+            old.prompt_tokens if new.prompt_tokens is None else new.prompt_tokens,
+            old.completion_tokens if new.completion_tokens is None else new.completion_tokens,
+            old.cached_tokens if new.cached_tokens is None else new.cached_tokens,
+        )
 
 
 def _data_of(event: bytes) -> bytes:

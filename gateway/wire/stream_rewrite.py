@@ -17,13 +17,14 @@ from gateway.wire.token_usage import read_usage
 
 MAX_HELD_BYTES = 1 << 20
 """A longer line passes unchanged, and so does a body whose model has not come by then."""
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_IN_ENVELOPE = re.compile(
-    rb'"(?:response|message)"\s*:\s*\{'
-    rb'(?:[^{}"]+|"[^"\\]*(?:\\.[^"\\]*)*"|\{(?:[^{}"]+|"[^"\\]*(?:\\.[^"\\]*)*")*\})*\Z',
+_TOKEN = re.compile(
+    rb'"(?:response|message)"\s*+:\s*+(\{)|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]',
     re.DOTALL,
 )
-"""Up to a member of the object that the Responses and Messages APIs wrap an answer in."""
+"""A string or bracket; group 1: the bracket that opens what an event of the Responses or Messages
+API wraps the answer in."""
+_OPENING = (b"{", b"[")
+_CLOSING = (b"}", b"]")
 
 
 class _WholeLines:
@@ -148,18 +149,20 @@ class ModelNameRewriter:
 
     def _rename(self, document: bytes) -> bytes | None:
         """The document with its model renamed; None if it does not name the model."""
-        depth, seen = 0, 0
+        depth, seen, in_envelope = 0, 0, False
         for member in self._member.finditer(document):
-            # Strings go first, so that what stands in them does not count; one that is open here
-            # holds the member (as an odd key) and closes with it.
-            between, in_string, _ = _STRING.sub(b"", document[seen : member.start()]).partition(
-                b'"'
-            )
-            depth += sum(map(between.count, (b"{", b"["))) - sum(map(between.count, (b"}", b"]")))
+            for token in _TOKEN.finditer(document, seen, member.end()):
+                if token[0][-1:] in _OPENING:
+                    depth += 1
+                    if depth == 2:
+                        in_envelope = token[1] is not None
+                elif token[0] in _CLOSING:
+                    depth -= 1
             seen = member.end()
-            if in_string or depth not in {1, 2}:
+            # After a backslash the quote is inside a string: the end of some odd key.
+            if document.endswith(b"\\", 0, member.start()):
                 continue
-            if depth == 1 or _IN_ENVELOPE.search(document, 0, member.start()):
+            if depth == 1 or (depth == 2 and in_envelope):
                 return document[: member.start(1)] + self._shown + document[seen:]
         return None
 

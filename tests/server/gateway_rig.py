@@ -31,8 +31,9 @@ from gateway.server.options import (
     FrontEndOptions,
     PoolOptions,
 )
-from gateway.server.proxy_handler import ProxyHandler, RequestRecord
+from gateway.server.proxy_handler import ProxyHandler
 from gateway.server.routes import PoolDirectory, ServingPool
+from gateway.telemetry.request_record import RequestRecord
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import RawServer
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -79,8 +80,8 @@ class RawServer:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", port)
+    async def start(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", port, ssl=tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -155,8 +156,18 @@ STREAM_HEAD = (
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+async def until_still(value: Callable[[], int], *, for_s: float) -> None:
+    """Wait until `value()` has not changed for a while."""
+    loop = asyncio.get_running_loop()
+    seen, since = value(), loop.time()
+    while loop.time() - since < for_s:
+        await asyncio.sleep(0.001)
+        if value() != seen:
+            seen, since = value(), loop.time()
+
+
 async def eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     """Wait until `condition()` is true, looking every millisecond."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 (conditions of every kind, seen from outside)
+        while not condition():
             await asyncio.sleep(0.001)

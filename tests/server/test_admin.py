@@ -55,6 +55,11 @@ async def test_a_dispatch_is_explained_by_its_id() -> None:
         assert explanation["forecast"]
 
 
+async def test_the_listener_is_alive() -> None:
+    async with gateway() as rig, administration(rig) as client:
+        assert (await ask(client, "/health")).status == 200
+
+
 async def test_what_is_not_there_is_a_404() -> None:
     async with gateway() as rig, administration(rig) as client:
         for path in ("/debug/requests/none", "/", "/v1/models"):

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from gateway.runtime.clock import monotonic_clock
+from gateway.scheduling.decisions import RefusalReason
 from gateway.server.admin import AdminPages
 from gateway.server.app import Gateway, ListenOptions
 from gateway.server.backend_monitor import BackendMonitor
@@ -32,6 +33,7 @@ class Running:
             monitors=[monitor],
             listen=listen,
         )
+        self.rig = rig
         self.ports = (0, 0)
         self.stop = asyncio.Event()
         self.task: asyncio.Task[None]
@@ -120,6 +122,23 @@ async def test_streams_that_outlast_the_grace_end_with_an_error_event() -> None:
         assert last.endswith(DONE)
         assert await client.chunk() == b""
         await gateway.task
+
+
+async def test_requests_that_outlast_the_grace_unanswered_are_refused() -> None:
+    engine = StreamingEngine()
+    engine.pages[CHAT] = b""
+    async with (
+        running(engine, drain_s=0.01) as gateway,
+        RawClient(gateway.ports[0]) as client,
+    ):
+        client.post(CHAT, chat())
+        await eventually(lambda: gateway.rig.in_flight)
+        gateway.stop.set()
+        response = await client.response()
+        assert response.status == 503
+        assert b"shutting down" in response.body
+        await gateway.task
+        assert gateway.rig.records.all[-1].reason is RefusalReason.DRAINING
 
 
 async def test_stopping_closes_idle_connections() -> None:

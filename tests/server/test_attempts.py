@@ -20,6 +20,8 @@ from tests.server.raw_server import (
 )
 
 ANSWER = ok(b'{"answer":1}', b"content-type: application/json")
+SHORT = BackendTimeouts(first_byte_s=0.1, sweep_s=0.005)
+"""Short enough to wait for, long enough for a server that does answer on a busy machine."""
 
 
 async def hang_up(peer: Peer) -> None:
@@ -61,7 +63,7 @@ async def test_a_server_that_fails_before_its_first_byte_is_replaced_by_another(
     script: object, kind: FailureKind
 ) -> None:
     broken = RawServer(script)  # type: ignore[arg-type] # one of the above
-    timeouts = BackendTimeouts(first_byte_s=0.02, sweep_s=0.002)
+    timeouts = SHORT if script is stay_silent else BackendTimeouts()
     async with gateway(broken, serving(ANSWER), timeouts=timeouts) as rig, rig.client() as client:
         for _ in range(4):
             client.post(CHAT, chat())
@@ -96,7 +98,7 @@ async def _stop_listening(rig: Rig) -> None:
 )
 async def test_when_every_server_fails_the_client_is_told_how(script: object, status: int) -> None:
     broken = RawServer(script)  # type: ignore[arg-type] # one of the above
-    timeouts = BackendTimeouts(first_byte_s=0.01, sweep_s=0.002)
+    timeouts = SHORT if script is stay_silent else BackendTimeouts()
     async with gateway(broken, timeouts=timeouts) as rig, rig.client() as client:
         for _ in range(2):
             client.post(CHAT, chat())

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -22,7 +23,7 @@ from tests.server.recordings import FOLDER
 
 S0 = BackendId("s0")
 FAST = MonitorOptions(
-    metrics_interval_s=0.002, health_interval_s=0.003, models_interval_s=0.003, timeout_s=0.05
+    metrics_interval_s=0.002, health_interval_s=0.003, models_interval_s=0.003, timeout_s=1.0
 )
 MODELS = (FOLDER / "models.txt").read_bytes()
 METRICS = ok((FOLDER / "metrics_warm_idle.txt").read_bytes())
@@ -168,7 +169,7 @@ async def test_a_single_failure_takes_no_server_out() -> None:
 
 async def test_a_server_that_hangs_leaves_too() -> None:
     engine = Engine()
-    async with watching(engine) as watched:
+    async with watching(engine, replace(FAST, timeout_s=0.1)) as watched:
         await eventually(lambda: watched.health)
         engine.pages["/health"] = None
         await eventually(lambda: watched.health[-1] == "BackendLeft")
@@ -212,7 +213,7 @@ async def test_a_server_that_is_down_at_first_joins_when_it_comes_up() -> None:
 async def test_a_server_that_lists_no_models_does_not_join(page: bytes | None) -> None:
     engine = Engine()
     engine.pages["/v1/models"] = page
-    async with watching(engine) as watched:
+    async with watching(engine, replace(FAST, timeout_s=0.02)) as watched:
         await eventually(lambda: engine.asked.count("/v1/models") >= 2)
         assert not watched.told
 

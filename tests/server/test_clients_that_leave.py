@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.scheduling.events import RequestCancelled
+from gateway.telemetry.request_record import Outcome
 from tests.server.gateway_rig import CHAT, chat, gateway, make_policy
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import (
@@ -48,6 +49,7 @@ async def test_a_client_that_leaves_while_queued_is_removed_at_once(
         await eventually(lambda: rig.driver.snapshot().queued_requests == 0)
         assert server.connections == 1
         assert rig.records.all[-1].status == 499
+        assert rig.records.all[-1].outcome is Outcome.CANCELLED
 
 
 @pytest.mark.parametrize("rudely", [False, True])
@@ -72,6 +74,7 @@ async def test_a_client_that_leaves_before_the_first_byte_closes_the_upstream_at
         await eventually(lambda: rig.in_flight == 0)
         assert len(rig.events.of_type(RequestCancelled)) == 1
         assert rig.records.all[-1].status == 499
+        assert rig.records.all[-1].outcome is Outcome.CANCELLED
 
 
 @pytest.mark.parametrize("rudely", [False, True])
@@ -99,7 +102,7 @@ async def test_a_client_that_leaves_in_mid_answer_closes_the_upstream_at_once(
         await eventually(lambda: rig.in_flight == 0)
         assert len(rig.events.of_type(RequestCancelled)) == 1
         record = rig.records.all[-1]
-        assert (record.status, record.complete) == (200, False)
+        assert (record.status, record.outcome) == (200, Outcome.CANCELLED)
 
 
 async def test_hundreds_of_clients_that_leave_at_random_leave_nothing_behind() -> None:

@@ -148,6 +148,13 @@ async def test_everything_else_is_refused_in_the_usual_shape(
             assert ("allow" in response.headers) == (status == 405)
 
 
+async def test_a_body_that_nobody_reads_closes_the_connection() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.send(b"POST /nowhere HTTP/1.1\r\nHost: g\r\nContent-Length: 999999\r\n\r\n")
+        response = await client.response()
+        assert (response.status, response.headers["connection"]) == (404, "close")
+
+
 async def test_a_request_to_upgrade_is_answered_as_if_it_were_none() -> None:
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.get("/health", "Connection: Upgrade", "Upgrade: websocket")

@@ -44,6 +44,16 @@ def test_a_pool_shows_its_servers_services_and_policies_in_force(write_config: W
     assert "  servers:  # --backends" in block
 
 
+def test_a_pools_own_value_names_the_file_and_an_inherited_one_its_source(
+    write_config: WriteConfig,
+) -> None:
+    path = write_config("pools: [{name: p, max_engine_waiting: 2}]")
+    block = effective_configuration(load_settings({"queue_timeout": "1min"}, path)).split("\n")
+    assert f"  max_engine_waiting: 2  # {path}" in block
+    assert "  queue_timeout: 1min  # --queue-timeout" in block
+    assert "  retry_max_attempts: 3" in block
+
+
 def test_the_block_given_back_as_a_file_means_the_same(write_config: WriteConfig) -> None:
     documented = load_file(Path(__file__).parents[2] / "config" / "gateway.yaml")
     again = load_file(write_config(effective_configuration(documented)))

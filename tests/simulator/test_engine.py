@@ -79,6 +79,17 @@ def test_decoding_sequences_are_served_before_prefill_in_every_step() -> None:
     assert ends(events)["decoding"] < first_tokens(events)["long"]
 
 
+def test_a_prefill_gets_what_the_decoding_sequences_leave_of_the_budget() -> None:
+    engine = make_engine()
+    engine.submit(make_request("decoding", prompt=16, output=50), now=0.0)
+    engine.advance(0.0)
+    engine.submit(make_request("long", prompt=2048, output=1), now=0.001)
+    first = first_tokens(run_until_idle(engine))
+    # 2,047 tokens fit beside one decoding sequence, so that the last one takes a second step.
+    steps = decode_s(2, 17) + prefill_s(2047) + decode_s(2, 18) + prefill_s(1, 2047)
+    assert first["long"] - first["decoding"] == pytest.approx(steps)
+
+
 def test_a_request_without_output_ends_with_its_prefill_and_has_no_first_token() -> None:
     engine = make_engine()
     engine.submit(make_request("embedding", output=0), now=0.0)
@@ -167,6 +178,15 @@ def test_a_preempted_sequence_goes_back_to_the_front_of_the_queue() -> None:
         engine.submit(make_request(name, prompt=32, output=30), now=0.0)
     order = list(ends(run_until_idle(engine)))
     assert order == ["old", "young", "later"]
+
+
+def test_a_preempted_sequence_goes_before_one_that_waited_for_an_adapter_slot() -> None:
+    engine = make_engine(replace(QUIET, max_loras=1, kv_tokens=16 * 5))
+    for name, adapter in (("old", "a"), ("other", "b"), ("young", "a")):
+        engine.submit(make_request(name, prompt=32, output=30, adapter=adapter), now=0.0)
+    events = run_until_idle(engine)
+    assert set(_preempted(events)) == {"young"}
+    assert list(ends(events)) == ["old", "young", "other"]
 
 
 def test_a_prompt_that_lacks_blocks_holds_up_all_behind_it() -> None:

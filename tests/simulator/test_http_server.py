@@ -245,6 +245,16 @@ async def test_a_full_queue_is_refused_as_recorded(start_server: StartServer) ->
     assert 'rejections_total{model_name="base",reason="max_num_queued_reqs"} 1.0' in page
 
 
+async def test_an_answer_whose_choices_do_not_all_fit_leaves_none_in_the_queue(
+    start_server: StartServer,
+) -> None:
+    engine = EngineOptions(max_queued=2)
+    server = await start_server(replace(RECORDED, adapters=(), engine=engine))
+    server.server.vllm.live.freeze()
+    assert (await server.completion(n=3)).status == 503
+    assert server.server.vllm.live.engine.stats.aborted == 2
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_is_aborted_at_once(server: LiveServer, stream: bool) -> None:  # noqa: FBT001
     raw = post_bytes("/v1/chat/completions", chat_body(max_tokens=2000, stream=stream))

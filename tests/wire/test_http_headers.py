@@ -49,6 +49,7 @@ def test_end_to_end_headers_pass_in_order_and_repeated() -> None:
         b"Keep-Alive",
         b"Proxy-Authenticate",
         b"Proxy-Authorization",
+        b"Proxy-Authentication-Info",
         b"Proxy-Connection",
         b"TE",
         b"Trailer",

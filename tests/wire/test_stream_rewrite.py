@@ -115,6 +115,10 @@ def test_any_name_is_found_in_either_spelling(sent: str, *, as_ascii: bool) -> N
         {"choices": [{"model": "base"}]},
         {"x": {"y": {"model": "base"}}},
         {"x": {"model": "base"}},
+        {"response": {}, "x": {"model": "base"}},
+        {"response": {"x": {"model": "base"}}},
+        {"x": {"response": {"model": "base"}}},
+        {"response": [{"model": "base"}]},
         {'a"model': "base"},
         {'{"model': "base"},
         {"model": "base-2"},
@@ -146,6 +150,14 @@ def test_the_model_in_an_events_envelope_is_replaced(wrapper: str) -> None:
     (renamed,) = events_of(rename(event(fields)))
 
     assert renamed == fields | {wrapper: inner | {"model": "shown"}}
+
+
+def test_hostile_answers_take_linear_time() -> None:
+    odd_keys = b'{"x":{' + b'"\\"model":"base",' * 20_000 + b'"y":1},"model":"base"}'
+    nested = b'{"x":{' + b'"response":{"model":"base"},' * 20_000 + b'"y":1},"model":"base"}'
+
+    for body in (odd_keys, nested, b"1" * 500_000 + odd_keys):
+        assert rename(body, streamed=False).endswith(b'"y":1},"model":"shown"}')
 
 
 def test_lines_that_are_no_data_stay() -> None:
@@ -257,7 +269,19 @@ def test_the_rest_of_a_long_line_passes_as_it_comes() -> None:
 
     assert rewriter.feed(b"data: " + b"x" * 10) == b"data: " + b"x" * 10
     assert rewriter.feed(b"yyy") == b"yyy"
-    assert rewriter.feed(b"z\n\n") == b"z\n\n"
+    rest = event({"model": "base"})
+    assert rewriter.feed(rest) == rest
+    assert rewriter.feed(b"\n") == b"\n"
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_the_longest_line_is_still_changed(excess: int) -> None:
+    line = event({"model": "base"})[:-1]
+    limit = len(line) - 1 - excess
+    expected = line if excess else event({"model": "shown"})[:-1]
+
+    for pieces in ([line], [line[:-1], line[-1:]]):
+        assert rename(*pieces, max_held_bytes=limit) == expected
 
 
 def test_a_broken_usage_chunk_stays() -> None:
@@ -275,6 +299,12 @@ def test_the_usage_chunk_of_a_recorded_stream_is_taken_out(cuts: list[int]) -> N
     assert events_of(passed) == [chunk for chunk in events if chunk["choices"]]
     assert passed.endswith(b"}\n\ndata: [DONE]\n\n")
     assert b"\n\n\n" not in passed
+
+
+def test_a_usage_chunk_needs_no_space_and_must_be_data() -> None:
+    assert without_usage(b'data:{"choices":[],"usage":{}}\r\n\r\n') == b""
+    comment = b': dat{"choices":[],"usage":{}}\n'
+    assert without_usage(comment) == comment
 
 
 def test_the_usage_that_was_taken_out_is_kept() -> None:

@@ -1,0 +1,112 @@
+"""What is learned of one request while it is handled, for the record of its end."""
+
+from gateway.scheduling.decisions import Dispatch, RefusalReason
+from gateway.scheduling.events import FailureKind
+from gateway.scheduling.model import TokenUsage
+from gateway.server.routes import Route
+from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.wire.openai_request import ParsedRequest
+
+_CLIENT_LEFT = 499
+_HANDLER_FAILED = 500
+
+
+class RequestProgress:
+    """Filled in step by step; whatever is not reached stays unknown.
+
+    Attributes:
+        request_id: the X-Request-Id.
+        lease_id: the gateway's own unique id.
+        path: without query.
+        started_at: when the request's head had come.
+        parsed, route: set when the body is understood and its model known.
+        dispatch, dispatched_at, attempts: the newest attempt and the number of them.
+        queued_s: waiting for the scheduler, over all attempts.
+        overhead_s: the gateway's own time before the first attempt.
+        first_token_at: of the newest attempt.
+        usage: token counts of the newest answer.
+        outcome, reason: how it ended; None until then.
+    """
+
+    __slots__ = (
+        "attempts",
+        "dispatch",
+        "dispatched_at",
+        "first_token_at",
+        "lease_id",
+        "outcome",
+        "overhead_s",
+        "parsed",
+        "path",
+        "queued_s",
+        "reason",
+        "request_id",
+        "route",
+        "started_at",
+        "usage",
+    )
+
+    def __init__(self, *, request_id: str, lease_id: str, path: str, started_at: float) -> None:
+        self.request_id = request_id
+        self.lease_id = lease_id
+        self.path = path
+        self.started_at = started_at
+        self.parsed: ParsedRequest | None = None
+        self.route: Route | None = None
+        self.dispatch: Dispatch | None = None
+        self.dispatched_at = 0.0
+        self.attempts = 0
+        self.queued_s = 0.0
+        self.overhead_s: float | None = None
+        self.first_token_at: float | None = None
+        self.usage = TokenUsage()
+        self.outcome: Outcome | None = None
+        self.reason: RefusalReason | FailureKind | None = None
+
+    def end(self, outcome: Outcome, reason: RefusalReason | FailureKind | None = None) -> None:
+        """Note how the request ended."""
+        self.outcome = outcome
+        self.reason = reason
+
+    def dispatched(self, dispatch: Dispatch, *, asked_at: float, now: float) -> None:
+        """Note the scheduler's order, and how long it was waited for."""
+        self.queued_s += now - asked_at
+        self.dispatch = dispatch
+        self.dispatched_at = now
+        self.attempts += 1
+        self.first_token_at = None
+
+    def record(self, *, status: int, now: float) -> RequestRecord:
+        """Make the record of the ended request; `status` 0 where we answered nothing."""
+        # Without an outcome the handler failed; aiohttp then answers for it.
+        outcome = self.outcome or Outcome.FAILED
+        if not status:
+            status = _CLIENT_LEFT if outcome is Outcome.CANCELLED else _HANDLER_FAILED
+        parsed, route, dispatch = self.parsed, self.route, self.dispatch
+        first_token_at = self.first_token_at
+        return RequestRecord(
+            lease_id=self.lease_id,
+            request_id=self.request_id,
+            path=self.path,
+            outcome=outcome,
+            status=status,
+            reason=self.reason,
+            pool=None if route is None else route.pool.pool.name,
+            service=None if route is None else route.service.name,
+            priority=None if route is None else route.service.priority,
+            model=None if parsed is None else parsed.model,
+            target_model=None if dispatch is None else dispatch.model,
+            backend_id=None if dispatch is None else dispatch.backend_id,
+            streamed=parsed is not None and parsed.streamed,
+            attempts=self.attempts,
+            e2e_s=now - self.started_at,
+            ttft_s=None if first_token_at is None else first_token_at - self.started_at,
+            queue_s=self.queued_s,
+            overhead_s=self.overhead_s,
+            prompt_tokens=self.usage.prompt_tokens,
+            completion_tokens=self.usage.completion_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            forecast_ttft_s=None if dispatch is None else dispatch.forecast.ttft_s,
+            forecast_tpot_s=None if dispatch is None else dispatch.forecast.tpot_s,
+            dispatch_ttft_s=None if first_token_at is None else first_token_at - self.dispatched_at,
+        )

@@ -1,0 +1,148 @@
+"""Makers of the scheduler's nouns, so that a test names only what it is about."""
+
+from collections.abc import Iterable
+
+from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.model import (
+    NON_CRITICAL,
+    BackendId,
+    BackendLoad,
+    InferenceRequest,
+    LatencyObjective,
+    LLMServerPool,
+    LLMService,
+    RequestId,
+    ServedModel,
+    ServiceName,
+    TargetModel,
+)
+from gateway.scheduling.policy import CapacityPolicy, QueuePolicy, RetryPolicy, SchedulingPolicy
+from gateway.scheduling.tracked_request import TrackedRequest
+
+BASE = "base"
+"""The base model that every server of the tests serves."""
+
+
+def make_request(
+    request_id: str = "r1",
+    *,
+    service: str = "default",
+    model: str = BASE,
+    prompt_tokens: int | None = 100,
+    prompt_bytes: int = 400,
+    body_bytes: int = 500,
+    max_tokens: int | None = 50,
+    choices: int = 1,
+    streamed: bool = True,
+    generates: bool = True,
+) -> InferenceRequest:
+    """A short streamed request for the base model, of the default service."""
+    return InferenceRequest(
+        id=RequestId(request_id),
+        service=ServiceName(service),
+        model=model,
+        prompt_tokens=prompt_tokens,
+        prompt_bytes=prompt_bytes,
+        body_bytes=body_bytes,
+        max_tokens=max_tokens,
+        choices=choices,
+        streamed=streamed,
+        generates=generates,
+    )
+
+
+def make_service(
+    name: str = "chat",
+    *,
+    model: str | None = None,
+    targets: Iterable[tuple[str, float]] = (),
+    objective: LatencyObjective | None = None,
+    priority: int = NON_CRITICAL,
+    max_queue_wait_s: float | None = None,
+) -> LLMService:
+    """A Non-Critical service that is answered by the base model unless `targets` say otherwise."""
+    return LLMService(
+        name=ServiceName(name),
+        model=name if model is None else model,
+        targets=tuple(TargetModel(target, weight) for target, weight in targets)
+        or (TargetModel(BASE),),
+        objective=objective,
+        priority=priority,
+        max_queue_wait_s=max_queue_wait_s,
+    )
+
+
+def make_policy(
+    *services: LLMService,
+    slots: int = 256,
+    max_loras: int = 1,
+    queue: QueuePolicy | None = None,
+    retry: RetryPolicy | None = None,
+    accept_unregistered_models: bool = True,
+) -> SchedulingPolicy:
+    """Default parameters for a pool of these services; `slots` is the limit per server."""
+    return SchedulingPolicy(
+        pool=LLMServerPool(
+            name="pool",
+            services=services,
+            accept_unregistered_models=accept_unregistered_models,
+        ),
+        queue=QueuePolicy() if queue is None else queue,
+        retry=RetryPolicy() if retry is None else retry,
+        capacity=CapacityPolicy(max_requests_per_backend=slots, default_max_loras=max_loras),
+    )
+
+
+def serving(*adapters: str) -> tuple[ServedModel, ...]:
+    """What a server lists: the base model and these adapters of it."""
+    return (ServedModel(BASE), *(ServedModel(adapter, parent=BASE) for adapter in adapters))
+
+
+def make_backend(
+    backend_id: str = "a",
+    *,
+    adapters: Iterable[str] = (),
+    max_loras: int = 4,
+    load: BackendLoad | None = None,
+) -> BackendState:
+    """A joined server's ledger entry; `load` is its last report."""
+    ledger = BackendLedger(default_max_loras=max_loras)
+    backend = ledger.join(BackendId(backend_id), serving(*adapters))
+    if load is not None:
+        ledger.report(backend, load, taken_at=0.0)
+    return backend
+
+
+def make_tracked(
+    request_id: str = "r1",
+    *,
+    sequence: int = 1,
+    arrived_at: float = 0.0,
+    target: str = BASE,
+    service: LLMService | None = None,
+    prompt_tokens: int = 100,
+    output_tokens: int = 50,
+    body_bytes: int = 500,
+    choices: int = 1,
+    streamed: bool = True,
+    wait_s: float = 30.0,
+) -> TrackedRequest:
+    """A queued request whose token estimates are given."""
+    service = make_service() if service is None else service
+    tracked = TrackedRequest(
+        request=make_request(
+            request_id,
+            service=service.name,
+            body_bytes=body_bytes,
+            choices=choices,
+            streamed=streamed,
+        ),
+        service=service,
+        target=target,
+        arrived_at=arrived_at,
+        sequence=sequence,
+    )
+    tracked.prompt_tokens = tracked.uncached_tokens = prompt_tokens
+    tracked.expected_output_tokens = output_tokens
+    tracked.expires_at = arrived_at + wait_s
+    return tracked
