@@ -7,6 +7,8 @@ _MEMORY_S = 10.0
 _SHORTEST_S = 1.0
 _LONGEST_S = 60.0
 _JITTER = 0.25
+_KNOWN_AFTER_S = 1.0
+"""A queue must have stood this long before its rate of dispatches says what servers can take."""
 
 
 class _Rate:
@@ -36,6 +38,11 @@ class DrainRate:
         self._non_critical = _Rate()
         self._sent_away = 0.0
         self._sent_away_at = 0.0
+        self._queue_since = 0.0
+
+    def queue_began(self, *, now: float) -> None:
+        """The first request of an empty queue begins to wait."""
+        self._queue_since = now
 
     def dispatched(self, *, critical: bool, now: float) -> None:
         """Take in one dispatch."""
@@ -49,7 +56,8 @@ class DrainRate:
         Critical ones leave at the rate of all dispatches, Non-Critical ones at their own.
         """
         every = self._all.at(now)
-        if every * _MEMORY_S < 1.0:
+        stood = bool(critical or non_critical) and now - self._queue_since >= _KNOWN_AFTER_S
+        if not stood or every * _MEMORY_S < 1.0:
             return 0.0
         own = self._non_critical.at(now)
         if critical and own * _MEMORY_S < 1.0:
