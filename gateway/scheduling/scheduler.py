@@ -193,7 +193,9 @@ class Scheduler:
         if tracked.expires_at <= now:
             tracked.enter(RequestPhase.REJECTED)
             self._reject(
-                tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
+                tracked.request.id,
+                RefusalReason.NO_BACKEND if self._ledger.is_empty else RefusalReason.NO_CAPACITY,
+                retry_after_s=self._retry_after(now),
             )
             return
         if self._would_wait_too_long(tracked, now):

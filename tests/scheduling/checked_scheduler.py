@@ -97,6 +97,9 @@ class CheckedScheduler:
     ) -> list[Decision]:
         return self.feed(ev.DispatchFailed(RequestId(request_id), kind, retryable))
 
+    def start_shutdown(self) -> list[Decision]:
+        return self.feed(ev.DrainStarted())
+
     def pass_deadline(self) -> list[Decision]:
         """Let the time come that the scheduler asked to be woken at."""
         deadline = self.scheduler.next_deadline()

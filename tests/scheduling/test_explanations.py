@@ -1,0 +1,51 @@
+from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.explanations import Explanations
+from gateway.scheduling.model import BackendId, Forecast, RequestId
+from gateway.scheduling.tracked_request import TrackedRequest
+from tests.builders import make_backend, make_tracked
+
+A, B = make_backend("a"), make_backend("b")
+FORECAST = Forecast(ttft_s=0.1, ttft_p90_s=0.2, tpot_s=0.01, tpot_p90_s=0.02)
+
+
+def dispatched(request_id: str, *, attempt: int = 1) -> TrackedRequest:
+    tracked = make_tracked(request_id, arrived_at=1.0)
+    tracked.forecast = FORECAST
+    tracked.backend_id = BackendId("a")
+    tracked.attempts = attempt
+    return tracked
+
+
+def test_an_explanation_tells_what_was_compared_and_what_was_closed() -> None:
+    kept = Explanations()
+    candidates = (Candidate(A.id, 2.0, "base model"),)
+    kept.keep(dispatched("r1"), candidates, (A, B), 3.5)
+    found = kept.find(RequestId("r1"))
+    assert found is not None
+    assert (found.decided_at, found.waited_s, found.attempt) == (3.5, 2.5, 1)
+    assert (found.service, found.target, found.adapter) == ("chat", "base", None)
+    assert (found.chosen, found.forecast) == ("a", FORECAST)
+    assert found.candidates == candidates
+    assert found.closed == ("b",)
+
+
+def test_an_unknown_request_has_none() -> None:
+    assert Explanations().find(RequestId("r1")) is None
+
+
+def test_the_newest_attempt_is_told() -> None:
+    kept = Explanations()
+    kept.keep(dispatched("r1"), (), (A,), 1.0)
+    kept.keep(dispatched("r1", attempt=2), (), (A, B), 2.0)
+    found = kept.find(RequestId("r1"))
+    assert found is not None
+    assert (found.attempt, found.decided_at) == (2, 2.0)
+
+
+def test_the_oldest_is_dropped_when_many_are_kept() -> None:
+    kept = Explanations()
+    for number in range(1_025):
+        kept.keep(dispatched(f"r{number}"), (), (A,), 1.0)
+    assert kept.find(RequestId("r0")) is None
+    assert kept.find(RequestId("r1")) is not None
+    assert kept.find(RequestId("r1024")) is not None
