@@ -276,6 +276,7 @@ def _maker(plan: WorkloadPlan, rng: Random) -> Callable[[str, float, int, Prompt
             body_bytes=size + 200,
             max_tokens=setup.spec.max_tokens,
             prefix_blocks=prompt.blocks,
+            prefix_block_bytes=max(1, round(setup.block_tokens * size / prompt.prompt_tokens)),
         )
         return PlannedRequest(
             at,

@@ -9,8 +9,11 @@ from typing import NamedTuple
 
 from gateway.scheduling.adapter_residency import AdapterResidency
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
+from gateway.scheduling.prefix_index import PrefixIndex
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_PREFIX_BLOCKS = 50_000
+"""Bound on the prefix hashes kept per server, about 5 MB."""
 _EXTERNAL_EWMA = 0.3
 """Weight of the newest report in the estimate of others' traffic (a few reports to settle)."""
 
@@ -65,6 +68,7 @@ class BackendState:
         "load_taken_at",
         "models",
         "pending_prefill_tokens",
+        "prefixes",
         "sequences",
         "tpot_bounds",
         "unseen",
@@ -80,6 +84,7 @@ class BackendState:
         self.in_flight: dict[RequestId, TrackedRequest] = {}
         self.unseen: dict[RequestId, TrackedRequest] = {}
         self.adapters = AdapterResidency(max_loras=max_loras)
+        self.prefixes = PrefixIndex(capacity_blocks=_PREFIX_BLOCKS)
         self.sequences = 0
         self.decoding = 0
         self.context_tokens = 0
@@ -112,6 +117,14 @@ class BackendState:
     def takes(self, model: str) -> bool:
         """Whether it may be given new requests for this model."""
         return self.usable and not self.draining and model in self.models
+
+    def uncached_tokens(self, tracked: TrackedRequest) -> int:
+        """Tokens of the prompt that need a prefill here, >= 1."""
+        blocks = tracked.request.prefix_blocks
+        if not blocks:
+            return tracked.prompt_tokens
+        held = self.prefixes.match(self.adapter_of(tracked.target), blocks)
+        return max(1, tracked.prompt_tokens - int(held * tracked.block_tokens))
 
     def has_slot_for(self, model: str) -> bool:
         """Whether the model's adapter, if it is one, is active here or a slot is free."""
@@ -173,6 +186,7 @@ class BackendLedger:
             self._backends[backend_id] = backend
         if not backend.usable:
             backend.adapters.forget()
+            backend.prefixes.clear()
             backend.load = BackendLoad()
             backend.load_taken_at = None
             backend.external_running = 0.0
@@ -226,6 +240,8 @@ class BackendLedger:
         if not tracked.request.streamed:
             backend.unseen[tracked.request.id] = tracked
         backend.dispatches += 1
+        if tracked.request.prefix_blocks:
+            self._note_prefix(backend, tracked)
         if tracked.tpot_bound_s is not None:
             bounds = backend.tpot_bounds
             bounds[tracked.tpot_bound_s] = bounds.get(tracked.tpot_bound_s, 0) + 1
@@ -234,6 +250,13 @@ class BackendLedger:
         backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
         if tracked.adapter is not None:
             backend.adapters.acquire(tracked.adapter, now=now)
+
+    def _note_prefix(self, backend: BackendState, tracked: TrackedRequest) -> None:
+        kv_tokens = backend.kv_capacity_tokens
+        if kv_tokens is not None and tracked.block_tokens > 0.0:
+            fits = int(kv_tokens / tracked.block_tokens)
+            backend.prefixes.capacity_blocks = min(_PREFIX_BLOCKS, fits)
+        backend.prefixes.add(tracked.adapter, tracked.request.prefix_blocks)
 
     def end_prefill(self, backend: BackendState, tracked: TrackedRequest) -> None:
         """Move the request from prefill to decoding; harmless when already there."""

@@ -126,6 +126,7 @@ class LatencyPicker:
             before = _miss_probability(before_s / strictest_s, tpot_spread)
             misses += backend.decoding * (after - before)
         cost = self._policy.miss_cost * misses + headroom
+        cost += self._policy.prefill_price_per_s * prediction.own_prefill_s
         adapter = backend.adapter_of(tracked.target)
         if adapter is None:
             return cost, "base model"

@@ -52,7 +52,7 @@ class LatencyPredictor:
         context = backend.context_tokens + backend.external_context_tokens
         base_s = decode.predict(sequences, context)
         room = max(1, int(backend.chunk_budget_tokens - sequences))
-        own = tracked.uncached_tokens
+        own = backend.uncached_tokens(tracked)
         if backend.in_flight or sequences >= 1.0:
             elapsed_s, steps, tokens = timing.queue.ahead_of(
                 own,
@@ -85,6 +85,7 @@ class LatencyPredictor:
             raw_tpot_s,
             stepping_s,
             tokens,
+            own,
             per_token_s * own,
             after_s - base_s,
             cold,
@@ -94,7 +95,7 @@ class LatencyPredictor:
         """(TTFT, TPOT) the request would have on this server if it were idle."""
         timing = self.timing(backend.id)
         room = max(1, backend.chunk_budget_tokens)
-        own = tracked.uncached_tokens
+        own = backend.uncached_tokens(tracked)
         step_s = timing.decode.predict(
             tracked.request.choices, tracked.prompt_tokens + tracked.expected_output_tokens / 2
         )

@@ -148,6 +148,7 @@ class InferenceRequest:
         streamed: whether the client asked for a stream (its first token is then visible).
         generates: False for embeddings and the like: one prefill, no output tokens.
         prefix_blocks: chained hashes of the prompt's leading blocks, longest prefix last.
+        prefix_block_bytes: bytes of the prompt in each of them.
         ttft_slo_s: the client's own bound where one was sent; may only tighten picking.
         tpot_slo_s: likewise.
         fairness_id: sub-flow within the service, or None.
@@ -164,6 +165,7 @@ class InferenceRequest:
     streamed: bool = True
     generates: bool = True
     prefix_blocks: tuple[int, ...] = ()
+    prefix_block_bytes: int = 512
     ttft_slo_s: float | None = None
     tpot_slo_s: float | None = None
     fairness_id: str | None = None

@@ -118,6 +118,7 @@ class PickerPolicy:
     miss_cost: float = 4.0
     slot_price: float = 3.0
     load_price: float = 0.1
+    prefill_price_per_s: float = 5.0
     tie_tolerance: float = 0.03
 
 

@@ -13,6 +13,7 @@ class Prediction(NamedTuple):
         raw_ttft_s, raw_tpot_s: before the correction of their bias.
         stepping_s: the part of TTFT that is neither overhead nor prefill.
         prefill_tokens: what is prefilled until the first token, others' included.
+        uncached_tokens: the request's own tokens among them.
         own_prefill_s, own_step_s: what the request's own prefill takes, and what its own tokens
             add to each step.
         cold_adapter: whether an adapter has to be loaded.
@@ -26,6 +27,7 @@ class Prediction(NamedTuple):
     raw_tpot_s: float
     stepping_s: float
     prefill_tokens: int
+    uncached_tokens: int
     own_prefill_s: float
     own_step_s: float
     cold_adapter: bool

@@ -171,6 +171,9 @@ class Scheduler:
             sequence=self._sequence,
         )
         tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
+        if request.prefix_blocks and request.prompt_bytes:
+            share = request.prefix_block_bytes / request.prompt_bytes
+            tracked.block_tokens = tracked.prompt_tokens * share
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
         tracked.expires_at = now + self._patience_s(service)
         set_bounds(tracked, self._rules.policy.pool.default_objective)
@@ -506,6 +509,7 @@ class Scheduler:
         tracked.attempts += 1
         tracked.tried = (*tracked.tried, backend.id)
         tracked.prediction = prediction
+        tracked.uncached_tokens = prediction.uncached_tokens
         self._predictor.dispatched(backend, tracked, now=now)
         self._ledger.reserve(backend, tracked, now=now)
         self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)

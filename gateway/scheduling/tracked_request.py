@@ -39,7 +39,9 @@ class TrackedRequest:
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
         expires_at: when it leaves the queue unserved.
         attempts: dispatches so far; `tried` names their servers, oldest first.
-        prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill.
+        prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
+            on its server.
+        block_tokens: tokens in each of the request's prefix blocks.
         expected_output_tokens: estimate for the whole answer, all choices together.
         output_tokens: tokens so far, all choices together.
         prediction: times forecast at its last dispatch.
@@ -59,6 +61,7 @@ class TrackedRequest:
         "arrived_at",
         "attempts",
         "backend_id",
+        "block_tokens",
         "counted",
         "dispatched_at",
         "expected_output_tokens",
@@ -111,6 +114,7 @@ class TrackedRequest:
         self.first_token_at: float | None = None
         self.prompt_tokens = 0
         self.uncached_tokens = 0
+        self.block_tokens = 0.0
         self.expected_output_tokens = 0
         self.output_tokens = 0
         self.prefill_pending = False
