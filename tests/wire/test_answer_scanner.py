@@ -48,6 +48,13 @@ def test_a_long_answer_tells_its_usage_from_its_beginning() -> None:
     assert scan(answer) == TokenUsage(prompt_tokens=3, completion_tokens=4)
 
 
+def test_of_several_usages_in_a_long_answer_the_last_counts() -> None:
+    inner = b'{"usage": {"prompt_tokens": 1}, "x": {"usage": {"prompt_tokens": 2}}}'
+
+    for body in (b" " * 300 + inner, inner + b" " * 300):
+        assert scan(body, kept_bytes=100).prompt_tokens == 2
+
+
 def test_the_memory_kept_is_bounded() -> None:
     scanner = JsonAnswerScanner(kept_bytes=100)
 

@@ -144,8 +144,12 @@ def test_a_bad_request_keeps_its_status_and_names_the_field() -> None:
 @pytest.mark.parametrize("reason", [*FailureKind, RefusalReason.PREEMPTED, RefusalReason.DRAINING])
 def test_a_broken_stream_ends_with_an_error_event(reason: FailureKind | RefusalReason) -> None:
     scanner = SseScanner()
+    ending = stream_error_event(reason)
 
-    scanner.feed(stream_error_event(reason))
+    scanner.feed(ending)
+
+    assert ending.startswith(b'data: {"error":{')
+    assert ending.endswith(b"}}\n\ndata: [DONE]\n\n")
 
     assert scanner.done
     assert not scanner.finished

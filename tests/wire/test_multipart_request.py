@@ -71,10 +71,18 @@ def test_a_boundary_is_read_as_rfc_2046_writes_it(content_type: str) -> None:
     assert parse_multipart_model(content_type, body_of(part("model", b"m"))).model == "m"
 
 
-def test_text_before_the_first_boundary_is_skipped() -> None:
-    body = b"preamble\r\n" + body_of(part("model", b"m"))
+@pytest.mark.parametrize("boundary", ["f", "f" * 70])
+def test_a_boundary_has_1_to_70_characters(boundary: str) -> None:
+    body = body_of(part("model", b"m")).replace(b"frontier", boundary.encode())
 
-    assert parse_multipart_model(TYPE, body).model == "m"
+    assert parse_multipart_model(f"multipart/form-data; boundary={boundary}", body).model == "m"
+
+
+def test_text_before_the_first_boundary_is_skipped() -> None:
+    for preamble in (b"preamble\r\n", b"\r\n"):
+        body = preamble + body_of(part("model", b"m"))
+
+        assert parse_multipart_model(TYPE, body).model == "m"
 
 
 def test_a_longer_boundary_does_not_end_a_part() -> None:

@@ -245,6 +245,12 @@ def test_a_bad_value_is_refused_by_name(fields: dict[str, Any], param: str) -> N
     assert f"`{param}`" in refused.message
 
 
+def test_values_at_the_bounds_are_accepted() -> None:
+    assert parse(n=1).choices == 1
+    assert parse(n=10_000).choices == 10_000
+    assert parse(max_tokens=(1 << 31) - 1).max_tokens == (1 << 31) - 1
+
+
 def test_a_missing_model_is_refused() -> None:
     assert refusal(b'{"messages":[]}').param == "model"
 
@@ -327,6 +333,10 @@ def test_the_priority_is_replaced_or_left_out() -> None:
     assert json.loads(rewrite_body(parsed, priority=-1)) == {"model": "base", "priority": -1}
     assert json.loads(rewrite_body(parsed, priority=2, drop_priority=True))["priority"] == 2
     assert json.loads(rewrite_body(parsed, drop_priority=True)) == {"model": "base"}
+
+
+def test_a_priority_stays_where_nothing_is_said_of_it() -> None:
+    assert json.loads(rewrite_body(parse(priority=9), model="x")) == {"model": "x", "priority": 9}
 
 
 def test_a_priority_sent_twice_is_left_out_twice() -> None:
