@@ -109,7 +109,7 @@ def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
                 backends=serving.backends,
                 deliver=serving.driver.deliver,
                 clock=monotonic_clock,
-                rng=Random(f"{seed} monitor {pool.name}"),
+                rng=Random(f"{seed} monitor {pool.name}"),  # noqa: S311
                 options=_monitor_options(settings),
             )
         )
