@@ -80,7 +80,7 @@ async def test_a_server_that_reads_slowly_gets_a_large_request_whole() -> None:
 
     server = RawServer(script)
     async with gateway(server) as rig, rig.client() as client:
-        body = chat(messages=["x" * 20_000_000])
+        body = chat(user="x" * 20_000_000)
         client.post(CHAT, body)
         assert (await client.response()).status == 200
         assert server.requests[0].body == body
