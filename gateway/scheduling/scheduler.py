@@ -26,39 +26,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.admission_queue import LATE, Lane
+from gateway.scheduling.admission import Admission
 from gateway.scheduling.backend_ledger import BackendState
-from gateway.scheduling.backend_picker import miss_probability
-from gateway.scheduling.bounds import set_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import (
-    BackendId,
-    LLMService,
-    RequestId,
-    RequestPhase,
-    TokenUsage,
-    is_critical,
-)
+from gateway.scheduling.flights import Flights
+from gateway.scheduling.intake import Intake
+from gateway.scheduling.model import RequestId, RequestPhase, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
 from gateway.scheduling.tracked_request import TrackedRequest
-
-_MOST_OVERTAKEN = 1
-_HEADS_WATCHED = 8
-
-
-def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
-    """Whether one of those that go first will be able to use what is left of the server."""
-    return any(
-        backend.takes(head.target)
-        and backend.id not in head.tried
-        and backend.has_slot_for(head.target)
-        for head in entitled
-    )
+from gateway.scheduling.turns import Turns
 
 
 class Scheduler:
@@ -69,16 +50,32 @@ class Scheduler:
     ) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
         self._ledger = knowledge.ledger
-        self._predictor = knowledge.predictor
         self._queue = knowledge.queue
-        self._services = knowledge.services
-        self._estimates = knowledge.estimates
         self._drain_rate = knowledge.drain_rate
+        self._adherence = knowledge.adherence
         self._rules = rules
         self._make_rules = make_rules
+        self._intake = Intake(
+            services=knowledge.services,
+            ledger=knowledge.ledger,
+            estimates=knowledge.estimates,
+            policy=rules.policy,
+        )
+        self._turns = Turns(queue=knowledge.queue, ledger=knowledge.ledger, rules=rules)
+        self._admission = Admission(
+            queue=knowledge.queue,
+            ledger=knowledge.ledger,
+            drain_rate=knowledge.drain_rate,
+            adherence=knowledge.adherence,
+            rules=rules,
+        )
+        self._flights = Flights(
+            ledger=knowledge.ledger,
+            predictor=knowledge.predictor,
+            estimates=knowledge.estimates,
+            adherence=knowledge.adherence,
+        )
         self._explanations = Explanations()
-        self._adherence = knowledge.adherence
-        self._late_credit_tokens = 0.0
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
         self._sequence = 0
@@ -119,11 +116,7 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
-        expiry_at = self._queue.next_expiry_at()
-        late_at = self._queue.next_late_at()
-        if expiry_at is None or late_at is None:
-            return expiry_at
-        return min(expiry_at, late_at)
+        return self._admission.next_deadline()
 
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
@@ -144,122 +137,42 @@ class Scheduler:
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
         request = event.request
-        self._see_chunks(event.last_chunks)
+        self._flights.chunks_seen(event.last_chunks)
         if request.id in self._tracked:
             self._ignored_events += 1
             return
         if self._draining:
             self._reject(request.id, RefusalReason.DRAINING, retry_after_s=1.0)
             return
-        service = self._services.find(request.service)
-        if service is None:
-            self._reject(request.id, RefusalReason.UNKNOWN_MODEL)
+        tracked = self._intake.track(request, now=now)
+        if isinstance(tracked, RefusalReason):
+            self._reject(request.id, tracked)
             return
-        target = self._services.draw_target(service, request.model)
-        if target is None:
-            self._reject(request.id, RefusalReason.NO_TARGET_MODEL)
-            return
-        if not self._ledger.knows(target) and not self._ledger.is_empty:
-            self._reject(request.id, RefusalReason.UNKNOWN_MODEL)
-            return
-        self._sequence += 1
-        tracked = TrackedRequest(
-            request=request,
-            service=service,
-            target=target,
-            arrived_at=now,
-            sequence=self._sequence,
-        )
-        tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
-        if request.prefix_blocks and request.prompt_bytes:
-            share = request.prefix_block_bytes / request.prompt_bytes
-            tracked.block_tokens = tracked.prompt_tokens * share
-        tracked.expected_output_tokens = self._estimates.output_tokens(request)
-        tracked.expires_at = now + self._patience_s(service)
-        set_bounds(tracked, self._rules.policy.pool.default_objective)
         if not self._queue.has_flow(tracked):
-            servers = self._open_for(tracked, self._ledger.serving(target), now)
+            servers = self._turns.open_for(tracked, self._ledger.serving(tracked.target), now=now)
             if servers:
                 self._tracked[request.id] = tracked
                 self._dispatch(tracked, servers, now)
                 return
         self._enqueue(tracked, now)
 
-    def _see_chunks(self, last_chunks: Sequence[tuple[BackendId, float]]) -> None:
-        for backend_id, at in last_chunks:
-            backend = self._ledger.get(backend_id)
-            if backend is not None:
-                self._predictor.chunk_seen(backend, at)
-
     def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
-        """Let an arrival wait, or refuse it: its patience is 0, or it fits no limit."""
-        if tracked.expires_at <= now:
-            tracked.enter(RequestPhase.REJECTED)
-            self._reject(
-                tracked.request.id,
-                RefusalReason.NO_BACKEND if self._ledger.is_empty else RefusalReason.NO_CAPACITY,
-                retry_after_s=self._retry_after(now),
-            )
-            return
-        if self._would_wait_too_long(tracked, now):
-            tracked.enter(RequestPhase.REJECTED)
-            self._adherence.settle(tracked, missed=True, now=now)
-            self._reject(
-                tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
-            )
-            return
-        while not self._queue.has_room(tracked):
+        """Let an arrival wait, or refuse it."""
+        refusal = self._admission.refusal_of(tracked, now=now)
+        while refusal is None and not self._queue.has_room(tracked):
             displaced = self._queue.displaced_by(tracked)
             if displaced is None:
-                tracked.enter(RequestPhase.REJECTED)
                 self._adherence.settle(tracked, missed=True, now=now)
-                self._reject(
-                    tracked.request.id,
-                    RefusalReason.QUEUE_FULL,
-                    retry_after_s=self._retry_after(now),
-                )
-                return
-            self._evict(displaced, RefusalReason.DISPLACED, now)
-        self._tracked[tracked.request.id] = tracked
-        self._wait(tracked, now)
-
-    def _wait(self, tracked: TrackedRequest, now: float) -> None:
-        """Put a request into the queue; what is late already goes to its late lane."""
-        if not self._queue.requests:
-            self._drain_rate.queue_began(now=now)
-        self._rules.order.waits(tracked, self._queue.waiting_services())
-        self._set_late_at(tracked, now)
-        if tracked.late_at <= now:
-            tracked.late = True
-            self._adherence.settle(tracked, missed=True, now=now)
-        self._queue.push(tracked)
-
-    def _set_late_at(self, tracked: TrackedRequest, now: float) -> None:
-        """The instant from which, as things stand, its first token would come too late."""
-        tracked.late_at = float("inf")
-        serving = self._ledger.serving(tracked.target)
-        if tracked.service.objective is not None and serving:
-            ttft_s = self._rules.capacity.soonest_ttft_s(tracked, serving, now=now)
-            tracked.late_at = tracked.arrived_at + max(0.0, tracked.ttft_bound_s - ttft_s)
-
-    def _would_wait_too_long(self, tracked: TrackedRequest, now: float) -> bool:
-        """Whether a Non-Critical request had better be refused than be kept waiting in vain."""
-        if is_critical(tracked.service.priority) or self._ledger.is_empty:
-            return False
-        budget_s = tracked.expires_at - now
-        if tracked.service.objective is not None:
-            budget_s = min(budget_s, tracked.ttft_bound_s)
-        waiting = self._queue.critical_requests
-        wait_s = self._drain_rate.non_critical_wait_s(
-            critical=waiting, non_critical=self._queue.requests - waiting, now=now
-        )
-        return wait_s > budget_s
-
-    def _patience_s(self, service: LLMService) -> float:
-        """How long a request of the service may wait."""
-        timeout_s = self._rules.policy.queue.timeout_s
-        own_s = service.max_queue_wait_s
-        return timeout_s if own_s is None else min(timeout_s, own_s)
+                refusal = RefusalReason.QUEUE_FULL
+            else:
+                self._evict(displaced, RefusalReason.DISPLACED, now)
+        if refusal is None:
+            self._tracked[tracked.request.id] = tracked
+            self._admission.wait(tracked, now=now)
+        else:
+            tracked.enter(RequestPhase.REJECTED)
+            retry_after_s = self._admission.retry_after_s(now=now)
+            self._reject(tracked.request.id, refusal, retry_after_s=retry_after_s)
 
     def _on_first_token(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)
@@ -267,54 +180,21 @@ class Scheduler:
             self._ignored_events += 1
             return
         tracked.enter(RequestPhase.STREAMING)
-        tracked.first_token_at = now
-        backend = self._backend_of(tracked)
-        self._ledger.end_prefill(backend, tracked)
-        self._predictor.first_token(backend, tracked, now=now)
-        objective = tracked.service.objective
-        ttft_s = None if objective is None else objective.ttft_s
-        if ttft_s is not None and now - tracked.arrived_at > ttft_s:
-            self._adherence.settle(tracked, missed=True, now=now)
-        self._fill([backend], now)
+        self._fill([self._flights.first_token(tracked, now=now)], now)
 
     def _on_progressed(self, event: ev.ResponseProgressed, now: float) -> None:
         backend = self._ledger.get(event.backend_id)
         if backend is None:
             self._ignored_events += 1
             return
-        self._predictor.chunk_seen(backend, event.last_chunk_at)
-        streams = 0
-        grown = 0.0
-        for request_id, stream_events in event.progress:
-            tracked = backend.in_flight.get(request_id)
-            if tracked is None:
-                self._ignored_events += 1
-                continue
-            tokens = self._estimates.tokens_of_events(tracked.service.name, stream_events)
-            if tracked.output_tokens:
-                streams += 1
-                grown += (tokens - tracked.output_tokens) / tracked.request.choices
-            self._ledger.progress(backend, tracked, tokens)
-        self._predictor.progressed(
-            backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
-        )
+        self._ignored_events += self._flights.progressed(backend, event)
         self._fill([backend], now)
 
     def _on_finished(self, event: ev.ResponseFinished, now: float) -> None:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
-        tokens = 0
-        if event.ok:
-            tokens = self._learn_answer(tracked, event.usage, now)
-            objective = tracked.service.objective
-            first_at = tracked.first_token_at
-            met = objective is None or objective.is_met(
-                ttft_s=None if first_at is None else first_at - tracked.arrived_at,
-                e2e_s=now - tracked.arrived_at,
-                output_tokens=tokens,
-            )
-            self._adherence.settle(tracked, missed=not met, now=now)
+        tokens = self._flights.completed(tracked, event.usage, now=now) if event.ok else 0
         self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         tracked.enter(RequestPhase.COMPLETED if event.ok else RequestPhase.FAILED)
         self._release(tracked, now)
@@ -323,14 +203,13 @@ class Scheduler:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
-        backend = self._backend_of(tracked)
-        self._withdraw(backend, tracked, now)
+        backend = self._flights.end(tracked, now=now)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
         elif self._may_retry(tracked, event.kind):
             tracked.enter(RequestPhase.QUEUED)
-            self._wait(tracked, now)
+            self._admission.wait(tracked, now=now)
             self._fill(self._ledger.backends, now)
             return
         else:
@@ -355,7 +234,7 @@ class Scheduler:
         tracked.enter(RequestPhase.CANCELLED)
         if was_queued:
             del self._tracked[request_id]
-            self._end_hold(tracked)
+            self._turns.end_hold(tracked)
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
         else:
@@ -365,13 +244,7 @@ class Scheduler:
         expired = self._notice_late(now)
         while (tracked := self._queue.first_expired(now=now)) is not None:
             expired = True
-            impatient = tracked.expires_at - tracked.arrived_at < self._rules.policy.queue.timeout_s
-            reason = RefusalReason.QUEUE_TIMEOUT
-            if self._ledger.is_empty:
-                reason = RefusalReason.NO_BACKEND
-            elif impatient:
-                reason = RefusalReason.NO_CAPACITY
-            self._evict(tracked, reason, now)
+            self._evict(tracked, self._admission.expiry_reason(tracked), now)
         if expired:
             self._fill(self._ledger.backends, now)
 
@@ -382,7 +255,7 @@ class Scheduler:
             noticed = True
             self._adherence.settle(tracked, missed=True, now=now)
             if is_critical(tracked.service.priority):
-                self._end_hold(tracked)
+                self._turns.end_hold(tracked)
                 self._queue.make_late(tracked)
             else:
                 self._evict(tracked, RefusalReason.NO_CAPACITY, now)
@@ -409,19 +282,13 @@ class Scheduler:
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy)
-        self._services.reconfigure(policy.pool)
-        self._queue.reconfigure(policy.queue)
+        self._turns.reconfigure(self._rules)
+        self._admission.reconfigure(self._rules)
+        self._intake.reconfigure(policy)
         self._ledger.default_max_loras = policy.capacity.default_max_loras
         self._fill(self._ledger.backends, now)
 
     # -- what several events share ----------------------------------------------------------
-
-    def _open_for(
-        self, tracked: TrackedRequest, backends: Iterable[BackendState], now: float
-    ) -> list[OpenServer]:
-        if tracked.tried:
-            backends = [backend for backend in backends if backend.id not in tracked.tried]
-        return self._rules.capacity.open_among(tracked, backends, now=now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         """Dispatch waiting heads to servers that may have become open, until none fits."""
@@ -429,93 +296,21 @@ class Scheduler:
         surfaced: list[TrackedRequest] = []
         while self._queue.requests:
             changed = [b for b in changed if not is_full(b)]
-            head, servers = self._next_dispatch(changed, surfaced, now)
+            head, servers = self._turns.next_dispatch(changed, surfaced, now=now)
             if head is None:
                 return
-            self._end_hold(head)
+            self._turns.end_hold(head)
             successor = self._queue.take_head(head)
             if successor is not None:
                 surfaced.append(successor)
             self._dispatch(head, servers, now)
 
-    def _next_dispatch(
-        self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], now: float
-    ) -> tuple[TrackedRequest | None, list[OpenServer]]:
-        """The next head to be served and the servers open for it; heads in order of entitlement.
-
-        Heads in `surfaced` are compared with every server, the others with those that `changed`.
-        A head that was overtaken too often keeps the later ones off the servers it waits for.
-        """
-        passed: list[TrackedRequest] = []
-        entitled: list[TrackedRequest] = []
-        if changed or surfaced:
-            for lane in self._lanes():
-                for head in self._rules.order.ordered(self._queue.heads(lane), now=now):
-                    takers: Iterable[BackendState]
-                    if head in surfaced:
-                        takers = self._ledger.serving(head.target)
-                    else:
-                        takers = [b for b in changed if b.takes(head.target)]
-                    if entitled:
-                        takers = [b for b in takers if not _is_kept(b, entitled)]
-                    servers = self._open_for(head, takers, now)
-                    if servers:
-                        self._note_overtaken(passed)
-                        return head, servers
-                    passed.append(head)
-                    if head.overtaken >= _MOST_OVERTAKEN and not head.late:
-                        entitled.append(head)
-        return None, []
-
-    def _note_overtaken(self, passed: Sequence[TrackedRequest]) -> None:
-        """Count it; let an adapter drain for the first who waits for a slot for too long."""
-        for head in passed[:_HEADS_WATCHED]:
-            head.overtaken += 1
-        for head in passed[:_HEADS_WATCHED]:
-            if head.held_at is None and not head.late and head.overtaken >= _MOST_OVERTAKEN:
-                serving = self._ledger.serving(head.target)
-                held = self._rules.capacity.place_hold(head, serving)
-                if held is not None:
-                    head.held_at = held.id
-                    return
-
-    def _end_hold(self, tracked: TrackedRequest) -> None:
-        """Free the server that was kept for a request which no longer waits for it."""
-        if tracked.held_at is not None:
-            backend = self._ledger.get(tracked.held_at)
-            tracked.held_at = None
-            if backend is not None:
-                backend.hold = None
-
-    def _lanes(self) -> list[Lane]:
-        """Lanes in order of service: late ones first only while they have credit."""
-        lanes = self._queue.lanes()
-        if self._late_credit_tokens > 0.0:
-            lanes.sort(key=lambda lane: lane[0] == LATE, reverse=True)
-        return lanes
-
-    def _charge_lanes(self, tracked: TrackedRequest) -> None:
-        """Let late requests earn their share of the tokens dispatched, and spend it."""
-        tokens = float(tracked.prompt_tokens + tracked.expected_output_tokens)
-        if tracked.late:
-            self._late_credit_tokens -= tokens
-        elif is_critical(tracked.service.priority):
-            earned = self._rules.policy.fairness.late_share * tokens
-            self._late_credit_tokens = min(tokens, self._late_credit_tokens + earned)
-
     def _dispatch(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
-        (backend, prediction), candidates = self._rules.picker.pick(tracked, servers, now=now)
+        server, candidates = self._rules.picker.pick(tracked, servers, now=now)
         tracked.enter(RequestPhase.DISPATCHED)
-        tracked.attempts += 1
-        tracked.tried = (*tracked.tried, backend.id)
-        tracked.prediction = prediction
-        tracked.uncached_tokens = prediction.uncached_tokens
-        self._predictor.dispatched(backend, tracked, now=now)
-        self._ledger.reserve(backend, tracked, now=now)
+        self._flights.begin(tracked, server, now=now)
         self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
-        if self._queue.requests:
-            self._charge_lanes(tracked)
-        self._adherence.dispatched(tracked, miss_probability(tracked, prediction, now=now))
+        self._turns.charge(tracked)
         self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
         if tracked.attempts == 1:
             self._rules.retries.earn()
@@ -523,40 +318,16 @@ class Scheduler:
         self._decisions.append(
             Dispatch(
                 tracked.request.id,
-                backend.id,
+                server.backend.id,
                 tracked.target,
-                prediction.forecast(),
+                server.prediction.forecast(),
                 tracked.attempts,
             )
         )
 
-    def _learn_answer(self, tracked: TrackedRequest, usage: TokenUsage, now: float) -> int:
-        """Learn from a complete answer: token counts, and its pace; return its tokens."""
-        self._estimates.learn(tracked.request, usage)
-        tokens = usage.completion_tokens or self._estimates.tokens_of_events(
-            tracked.service.name, usage.events
-        )
-        gaps = tokens / tracked.request.choices - 1.0
-        began_at = tracked.first_token_at
-        if began_at is None and tracked.prediction is not None:
-            began_at = tracked.dispatched_at + tracked.prediction.ttft_s
-        if gaps >= 1.0 and began_at is not None and now > began_at:
-            self._predictor.finished(self._backend_of(tracked), tracked, (now - began_at) / gaps)
-        return tokens
-
-    def _withdraw(self, backend: BackendState, tracked: TrackedRequest, now: float) -> None:
-        """Release a request that ends before its answer is complete."""
-        if tracked.prefill_pending:
-            self._predictor.withdrawn(backend, tracked)
-            self._predictor.gave_up(backend, tracked, now=now)
-        self._adherence.withdrawn(tracked)
-        self._ledger.release(backend, tracked, now=now)
-
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]
-        backend = self._backend_of(tracked)
-        self._withdraw(backend, tracked, now)
-        self._fill([backend], now)
+        self._fill([self._flights.end(tracked, now=now)], now)
 
     def _in_flight(self, request_id: RequestId) -> TrackedRequest | None:
         tracked = self._tracked.get(request_id)
@@ -565,11 +336,6 @@ class Scheduler:
             return None
         return tracked
 
-    def _backend_of(self, tracked: TrackedRequest) -> BackendState:
-        backend = None if tracked.backend_id is None else self._ledger.get(tracked.backend_id)
-        assert backend is not None, f"{tracked!r} is in flight nowhere"
-        return backend
-
     def _reject(
         self, request_id: RequestId, reason: RefusalReason, *, retry_after_s: float | None = None
     ) -> None:
@@ -577,14 +343,12 @@ class Scheduler:
 
     def _evict(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
         self._adherence.settle(tracked, missed=True, now=now)
-        self._end_hold(tracked)
+        self._turns.end_hold(tracked)
         self._queue.forget(tracked)
         self._give_up(tracked, reason, now)
 
     def _give_up(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
         tracked.enter(RequestPhase.EVICTED)
         del self._tracked[tracked.request.id]
-        self._decisions.append(Evict(tracked.request.id, reason, self._retry_after(now)))
-
-    def _retry_after(self, now: float) -> float:
-        return self._drain_rate.retry_after_s(waiting=self._queue.requests, now=now)
+        retry_after_s = self._admission.retry_after_s(now=now)
+        self._decisions.append(Evict(tracked.request.id, reason, retry_after_s))

@@ -1,0 +1,123 @@
+"""A request on a server, from its reservation to its release: counted, charged, learned from."""
+
+from gateway.scheduling import events as ev
+from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_picker import miss_probability
+from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.model import BackendId, TokenUsage
+from gateway.scheduling.slo_adherence import SloAdherence
+from gateway.scheduling.token_estimates import TokenEstimates
+from gateway.scheduling.tracked_request import TrackedRequest
+
+
+class Flights:
+    """Keeps ledger, predictor, estimates and adherence in step over a request's life."""
+
+    def __init__(
+        self,
+        *,
+        ledger: BackendLedger,
+        predictor: LatencyPredictor,
+        estimates: TokenEstimates,
+        adherence: SloAdherence,
+    ) -> None:
+        """Take what is to be kept in step."""
+        self._ledger = ledger
+        self._predictor = predictor
+        self._estimates = estimates
+        self._adherence = adherence
+
+    def backend_of(self, tracked: TrackedRequest) -> BackendState:
+        """The server of a request in flight."""
+        backend = None if tracked.backend_id is None else self._ledger.get(tracked.backend_id)
+        assert backend is not None, f"{tracked!r} is in flight nowhere"
+        return backend
+
+    def chunks_seen(self, last_chunks: tuple[tuple[BackendId, float], ...]) -> None:
+        """Take in when the newest chunk of some servers arrived."""
+        for backend_id, at in last_chunks:
+            backend = self._ledger.get(backend_id)
+            if backend is not None:
+                self._predictor.chunk_seen(backend, at)
+
+    def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
+        """Reserve the server, and charge the service with the chance of a miss."""
+        backend, prediction = server
+        tracked.attempts += 1
+        tracked.tried = (*tracked.tried, backend.id)
+        tracked.prediction = prediction
+        tracked.uncached_tokens = prediction.uncached_tokens
+        self._predictor.dispatched(backend, tracked, now=now)
+        self._ledger.reserve(backend, tracked, now=now)
+        self._adherence.dispatched(tracked, miss_probability(tracked, prediction, now=now))
+
+    def first_token(self, tracked: TrackedRequest, *, now: float) -> BackendState:
+        """Its prefill is over; a bound on TTFT is kept or missed. Returns its server."""
+        tracked.first_token_at = now
+        backend = self.backend_of(tracked)
+        self._ledger.end_prefill(backend, tracked)
+        self._predictor.first_token(backend, tracked, now=now)
+        objective = tracked.service.objective
+        ttft_s = None if objective is None else objective.ttft_s
+        if ttft_s is not None and now - tracked.arrived_at > ttft_s:
+            self._adherence.settle(tracked, missed=True, now=now)
+        return backend
+
+    def progressed(self, backend: BackendState, event: ev.ResponseProgressed) -> int:
+        """Take in how far the streams of a server are; returns how many are not in flight."""
+        self._predictor.chunk_seen(backend, event.last_chunk_at)
+        unknown = 0
+        streams = 0
+        grown = 0.0
+        for request_id, stream_events in event.progress:
+            tracked = backend.in_flight.get(request_id)
+            if tracked is None:
+                unknown += 1
+                continue
+            tokens = self._estimates.tokens_of_events(tracked.service.name, stream_events)
+            if tracked.output_tokens:
+                streams += 1
+                grown += (tokens - tracked.output_tokens) / tracked.request.choices
+            self._ledger.progress(backend, tracked, tokens)
+        self._predictor.progressed(
+            backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
+        )
+        return unknown
+
+    def completed(self, tracked: TrackedRequest, usage: TokenUsage, *, now: float) -> int:
+        """Judge and learn from a complete answer; returns its tokens."""
+        tokens = self._learn_answer(tracked, usage, now)
+        objective = tracked.service.objective
+        first_at = tracked.first_token_at
+        met = objective is None or objective.is_met(
+            ttft_s=None if first_at is None else first_at - tracked.arrived_at,
+            e2e_s=now - tracked.arrived_at,
+            output_tokens=tokens,
+        )
+        self._adherence.settle(tracked, missed=not met, now=now)
+        return tokens
+
+    def end(self, tracked: TrackedRequest, *, now: float) -> BackendState:
+        """Release the server, whether or not the answer is complete; returns it."""
+        backend = self.backend_of(tracked)
+        if tracked.prefill_pending:
+            self._predictor.withdrawn(backend, tracked)
+            self._predictor.gave_up(backend, tracked, now=now)
+        self._adherence.withdrawn(tracked)
+        self._ledger.release(backend, tracked, now=now)
+        return backend
+
+    def _learn_answer(self, tracked: TrackedRequest, usage: TokenUsage, now: float) -> int:
+        """Learn token counts, and the pace."""
+        self._estimates.learn(tracked.request, usage)
+        tokens = usage.completion_tokens or self._estimates.tokens_of_events(
+            tracked.service.name, usage.events
+        )
+        gaps = tokens / tracked.request.choices - 1.0
+        began_at = tracked.first_token_at
+        if began_at is None and tracked.prediction is not None:
+            began_at = tracked.dispatched_at + tracked.prediction.ttft_s
+        if gaps >= 1.0 and began_at is not None and now > began_at:
+            self._predictor.finished(self.backend_of(tracked), tracked, (now - began_at) / gaps)
+        return tokens

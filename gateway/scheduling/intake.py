@@ -1,0 +1,67 @@
+"""From a client's request to one that can be scheduled: its service, target, lengths and bounds."""
+
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.bounds import set_bounds
+from gateway.scheduling.decisions import RefusalReason
+from gateway.scheduling.model import InferenceRequest, LLMService
+from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.token_estimates import TokenEstimates
+from gateway.scheduling.tracked_request import TrackedRequest
+
+
+class Intake:
+    """Looks up and estimates all that is known of a request before it is served."""
+
+    def __init__(
+        self,
+        *,
+        services: ServiceDirectory,
+        ledger: BackendLedger,
+        estimates: TokenEstimates,
+        policy: SchedulingPolicy,
+    ) -> None:
+        """Take objectives and patience from `policy`."""
+        self._services = services
+        self._ledger = ledger
+        self._estimates = estimates
+        self._policy = policy
+        self._sequence = 0
+
+    def reconfigure(self, policy: SchedulingPolicy) -> None:
+        """Use other services, objectives and timeouts for arrivals from now on."""
+        self._policy = policy
+        self._services.reconfigure(policy.pool)
+
+    def track(self, request: InferenceRequest, *, now: float) -> TrackedRequest | RefusalReason:
+        """Begin a request's life, or say why it can have none here."""
+        service = self._services.find(request.service)
+        if service is None:
+            return RefusalReason.UNKNOWN_MODEL
+        target = self._services.draw_target(service, request.model)
+        if target is None:
+            return RefusalReason.NO_TARGET_MODEL
+        if not self._ledger.knows(target) and not self._ledger.is_empty:
+            return RefusalReason.UNKNOWN_MODEL
+        self._sequence += 1
+        tracked = TrackedRequest(
+            request=request,
+            service=service,
+            target=target,
+            arrived_at=now,
+            sequence=self._sequence,
+        )
+        tracked.prompt_tokens = tracked.uncached_tokens = self._estimates.prompt_tokens(request)
+        if request.prefix_blocks and request.prompt_bytes:
+            share = request.prefix_block_bytes / request.prompt_bytes
+            tracked.block_tokens = tracked.prompt_tokens * share
+        tracked.expected_output_tokens = self._estimates.output_tokens(request)
+        tracked.expires_at = now + self._patience_s(service)
+        set_bounds(tracked, self._policy.pool.default_objective)
+        return tracked
+
+    def _patience_s(self, service: LLMService) -> float:
+        """How long a request of the service may wait."""
+        timeout_s = self._policy.queue.timeout_s
+        own_s = service.max_queue_wait_s
+        return timeout_s if own_s is None else min(timeout_s, own_s)

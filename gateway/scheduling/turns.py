@@ -1,0 +1,118 @@
+"""Whose turn it is: the next waiting request to be served, and the servers open for it.
+
+A head that does not fit now does not hold up the others; one that was overtaken is protected: what
+is left of the servers it waits for is kept from less entitled ones, and an adapter may be let
+drain for it.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane
+from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.model import is_critical
+from gateway.scheduling.scheduler_parts import Rules
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_MOST_OVERTAKEN = 1
+_HEADS_WATCHED = 8
+
+
+def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
+    """Whether one of those that go first will be able to use what is left of the server."""
+    return any(
+        backend.takes(head.target)
+        and backend.id not in head.tried
+        and backend.has_slot_for(head.target)
+        for head in entitled
+    )
+
+
+class Turns:
+    """Order of service over all lanes."""
+
+    def __init__(self, *, queue: AdmissionQueue, ledger: BackendLedger, rules: Rules) -> None:
+        """Look at `queue` and `ledger`; compare by `rules`."""
+        self._queue = queue
+        self._ledger = ledger
+        self._rules = rules
+        self._late_credit_tokens = 0.0
+
+    def reconfigure(self, rules: Rules) -> None:
+        """Compare by other rules from now on."""
+        self._rules = rules
+
+    def open_for(
+        self, tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+    ) -> list[OpenServer]:
+        """Those of `backends` that may take the request now and that it has not tried."""
+        if tracked.tried:
+            backends = [backend for backend in backends if backend.id not in tracked.tried]
+        return self._rules.capacity.open_among(tracked, backends, now=now)
+
+    def next_dispatch(
+        self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], *, now: float
+    ) -> tuple[TrackedRequest | None, list[OpenServer]]:
+        """The next head to be served and the servers open for it; heads in order of entitlement.
+
+        Heads in `surfaced` are compared with every server, the others with those that `changed`.
+        A head that was overtaken too often keeps the later ones off the servers it waits for.
+        """
+        passed: list[TrackedRequest] = []
+        entitled: list[TrackedRequest] = []
+        if changed or surfaced:
+            for lane in self._lanes():
+                for head in self._rules.order.ordered(self._queue.heads(lane), now=now):
+                    takers: Iterable[BackendState]
+                    if head in surfaced:
+                        takers = self._ledger.serving(head.target)
+                    else:
+                        takers = [b for b in changed if b.takes(head.target)]
+                    if entitled:
+                        takers = [b for b in takers if not _is_kept(b, entitled)]
+                    servers = self.open_for(head, takers, now=now)
+                    if servers:
+                        self._note_overtaken(passed)
+                        return head, servers
+                    passed.append(head)
+                    if head.overtaken >= _MOST_OVERTAKEN and not head.late:
+                        entitled.append(head)
+        return None, []
+
+    def charge(self, tracked: TrackedRequest) -> None:
+        """Let late requests earn their share of the tokens dispatched, and spend it."""
+        if not self._queue.requests:
+            return
+        tokens = float(tracked.prompt_tokens + tracked.expected_output_tokens)
+        if tracked.late:
+            self._late_credit_tokens -= tokens
+        elif is_critical(tracked.service.priority):
+            earned = self._rules.policy.fairness.late_share * tokens
+            self._late_credit_tokens = min(tokens, self._late_credit_tokens + earned)
+
+    def end_hold(self, tracked: TrackedRequest) -> None:
+        """Free the server that was kept for a request which no longer waits for it."""
+        if tracked.held_at is not None:
+            backend = self._ledger.get(tracked.held_at)
+            tracked.held_at = None
+            if backend is not None:
+                backend.hold = None
+
+    def _lanes(self) -> list[Lane]:
+        """Lanes in order of service: late ones first only while they have credit."""
+        lanes = self._queue.lanes()
+        if self._late_credit_tokens > 0.0:
+            lanes.sort(key=lambda lane: lane[0] == LATE, reverse=True)
+        return lanes
+
+    def _note_overtaken(self, passed: Sequence[TrackedRequest]) -> None:
+        """Count it; let an adapter drain for the first who waits for a slot for too long."""
+        for head in passed[:_HEADS_WATCHED]:
+            head.overtaken += 1
+        for head in passed[:_HEADS_WATCHED]:
+            if head.held_at is None and not head.late and head.overtaken >= _MOST_OVERTAKEN:
+                serving = self._ledger.serving(head.target)
+                held = self._rules.capacity.place_hold(head, serving)
+                if held is not None:
+                    head.held_at = held.id
+                    return
