@@ -33,15 +33,21 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class ClientProtocol(RequestHandler):
-    """A client's connection that passes its flow control on to whoever feeds it."""
+    """A client's connection that passes its flow control on to whoever feeds it.
 
-    __slots__ = ("_flow",)
+    Attributes:
+        busy: whether a request is being handled; kept by whoever handles it.
+    """
+
+    __slots__ = ("_flow", "busy")
 
     _flow: ReadFlow | None
+    busy: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start without a feeder."""
+        """Start without a request and without a feeder."""
         self._flow = None
+        self.busy = False
         super().connection_made(transport)
 
     def feed_from(self, flow: ReadFlow | None) -> None:
@@ -100,6 +106,16 @@ class LowLevelServer(web.Server):
     def __init__(self, handler: Handler, *, idle_s: float) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._idle_s = idle_s
+
+    def close_idle(self) -> None:
+        """Close the connections that no request is being handled on.
+
+        aiohttp's own `pre_shutdown` leaves their transports open, and makes the others deaf to the
+        rest of a body that is still on its way.
+        """
+        for protocol in self.connections:
+            if isinstance(protocol, ClientProtocol) and not protocol.busy:
+                protocol.force_close()
 
     def __call__(self) -> ClientProtocol:
         """Make the protocol of one accepted connection."""

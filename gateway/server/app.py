@@ -53,7 +53,7 @@ class Listener:
         """Take no more connections, close those that are idle, keep those with a request."""
         if self._listening is not None and self._server is not None:
             self._listening.close()
-            self._server.pre_shutdown()
+            self._server.close_idle()
 
     async def close(self) -> None:
         """Close every connection."""

@@ -46,6 +46,7 @@ class ClientChannel:
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
         self._protocol = client_protocol(request)
+        self._protocol.busy = True
         self._keep_alive = request.keep_alive
         self._head = b""
         self._chunked = False
@@ -70,7 +71,6 @@ class ClientChannel:
         """
         version = self._request.version
         self.status = status
-        self._chunked = self._until_close = False
         if reason:
             line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
         else:
@@ -149,7 +149,7 @@ class ClientChannel:
 
     def end(self) -> web.StreamResponse:
         """Return what the handler shall return; a response that is not complete is cut off."""
-        self._protocol.feed_from(None)
+        self._protocol.busy = False
         if not self.complete:
             self._keep_alive = False
             if self._until_close:

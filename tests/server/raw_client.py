@@ -46,6 +46,7 @@ class RawClient:
     async def head(self) -> tuple[int, str, dict[str, str]]:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *rest = head[:-4].split("\r\n")
+        assert line.startswith("HTTP/1.")
         _, status, reason = line.split(" ", 2)
         headers: dict[str, str] = {}
         for header in rest:

@@ -13,7 +13,7 @@ from gateway.server.app import Gateway, ListenOptions
 from gateway.server.backend_monitor import BackendMonitor
 from tests.server.gateway_rig import CHAT, Rig, chat
 from tests.server.raw_client import RawClient
-from tests.server.raw_server import DONE, STREAM_HEAD, Peer, chunked, event, eventually
+from tests.server.raw_server import DONE, STREAM_HEAD, Peer, chunked, event, eventually, ok
 from tests.server.test_backend_monitor import FAST, Engine
 
 
@@ -105,6 +105,38 @@ async def test_stopping_lets_streams_finish_within_the_grace() -> None:
         assert await client.chunk() == event("", "stop") + DONE
         assert await client.chunk() == b""
         await gateway.task
+
+
+async def test_idle_connections_do_not_wait_for_the_streams_of_others() -> None:
+    engine = StreamingEngine()
+    async with (
+        running(engine) as gateway,
+        RawClient(gateway.ports[0]) as client,
+        RawClient(gateway.ports[0]) as idle,
+    ):
+        idle.get("/health")
+        await idle.response()
+        client.post(CHAT, chat(stream=True))
+        await client.head()
+        gateway.stop.set()
+        assert await idle.at_end()
+        assert not gateway.task.done()
+        engine.go.set()
+
+
+async def test_a_body_that_is_on_its_way_when_stopping_is_still_read() -> None:
+    engine = Engine()
+    engine.pages[CHAT] = ok(b"{}")
+    body = chat()
+    async with running(engine) as gateway, RawClient(gateway.ports[0]) as client:
+        client.send(b"POST %b HTTP/1.1\r\nHost: g\r\n" % CHAT.encode())
+        client.send(b"Content-Length: %d\r\n\r\n%b" % (len(body), body[:5]))
+        await eventually(lambda: gateway.rig.front_end.in_flight)
+        gateway.stop.set()
+        await eventually(lambda: _refused(gateway.ports[0]))
+        client.send(body[5:])
+        # It is told like any other that comes too late, and not left waiting.
+        assert (await client.response()).status == 503
 
 
 async def test_streams_that_outlast_the_grace_end_with_an_error_event() -> None:

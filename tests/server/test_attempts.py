@@ -73,6 +73,19 @@ async def test_a_server_that_fails_before_its_first_byte_is_replaced_by_another(
         assert rig.in_flight == 0
 
 
+async def test_time_lost_on_servers_that_failed_is_not_counted_as_overhead() -> None:
+    servers = RawServer(stay_silent), serving(ANSWER)
+    async with gateway(*servers, timeouts=SHORT) as rig, rig.client() as client:
+        for _ in range(4):
+            client.post(CHAT, chat())
+            await client.response()
+        retried = [record for record in rig.records.all if record.attempts == 2]
+        assert retried
+        for record in retried:
+            assert record.overhead_s is not None
+            assert record.overhead_s < 0.1 < record.e2e_s
+
+
 async def test_a_server_that_refuses_connections_is_replaced_and_suspected() -> None:
     async with gateway(RawServer(hang_up), serving(ANSWER)) as rig, rig.client() as client:
         gone = rig.clients[BackendId("s0")]

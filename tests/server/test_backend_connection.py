@@ -116,7 +116,7 @@ async def test_bytes_that_nobody_asked_for_close_the_kept_connection() -> None:
         await peer.gone()
 
     async with RawServer(script) as server:
-        client = client_of(server, sweep_s=0.002)
+        client = client_of(server, sweep_s=0.002, idle_s=60.0)
         await one_exchange(client)
         unasked.set()
         await eventually(lambda: client.open_connections == 0)

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -39,6 +40,7 @@ class Engine(RawServer):
             "/v1/models": MODELS,
             "/metrics": METRICS,
         }
+        self.health: Iterator[bytes] | None = None
         self.asked: list[str] = []
 
     async def _serve(self, peer: Peer) -> None:
@@ -46,6 +48,8 @@ class Engine(RawServer):
             path = (await peer.request()).line.split(" ")[1]
             self.asked.append(path)
             page = self.pages[path]
+            if path == "/health" and self.health is not None:
+                page = next(self.health)
             if page is None:
                 await peer.gone()
                 return
@@ -167,11 +171,31 @@ async def test_a_single_failure_takes_no_server_out() -> None:
         assert watched.health == ["BackendJoined"]
 
 
+async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
+    engine = Engine()
+    bad = b"HTTP/1.1 503 Hm\r\ncontent-length: 0\r\n\r\n"
+    async with watching(engine) as watched:
+        await eventually(lambda: watched.health)
+        engine.health = itertools.cycle([bad, bad, ok(b"")])
+        asked = len(engine.asked)
+        await eventually(lambda: engine.asked[asked:].count("/health") >= 12)
+        assert watched.health == ["BackendJoined"]
+
+
 async def test_a_server_that_hangs_leaves_too() -> None:
     engine = Engine()
     async with watching(engine, replace(FAST, timeout_s=0.1)) as watched:
         await eventually(lambda: watched.health)
         engine.pages["/health"] = None
+        await eventually(lambda: watched.health[-1] == "BackendLeft")
+
+
+async def test_a_refused_connection_counts_as_all_the_failures_it_takes() -> None:
+    engine = Engine()
+    options = replace(FAST, metrics_interval_s=60.0, failures_to_leave=1_000_000)
+    async with watching(engine, options) as watched:
+        await eventually(lambda: watched.health)
+        await engine.stop()
         await eventually(lambda: watched.health[-1] == "BackendLeft")
 
 

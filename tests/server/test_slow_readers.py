@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gateway.server.aiohttp_internals import ClientProtocol
 from gateway.server.options import BackendTimeouts
 from tests.server.gateway_rig import CHAT, chat, gateway
 from tests.server.raw_server import (
@@ -17,6 +18,7 @@ from tests.server.raw_server import (
     event,
     eventually,
     ok,
+    serving,
     until_still,
 )
 
@@ -55,6 +57,16 @@ async def test_a_client_that_reads_slowly_slows_only_its_own_server_down() -> No
         assert (await slow.response()).status == 200
 
 
+async def test_a_connection_that_went_back_to_the_pool_is_no_longer_the_clients_to_pause() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        assert (await client.response()).status == 200
+        assert rig.listener._server is not None
+        (protocol,) = rig.listener._server.connections
+        assert isinstance(protocol, ClientProtocol)
+        assert protocol._flow is None
+
+
 async def test_a_client_that_does_not_read_at_all_is_hung_up_on() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -80,7 +92,7 @@ async def test_a_server_that_reads_slowly_gets_a_large_request_whole() -> None:
 
     server = RawServer(script)
     async with gateway(server) as rig, rig.client() as client:
-        body = chat(messages=["x" * 20_000_000])
+        body = chat(user="x" * 20_000_000)
         client.post(CHAT, body)
         assert (await client.response()).status == 200
         assert server.requests[0].body == body
