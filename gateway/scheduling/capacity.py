@@ -53,11 +53,14 @@ class Capacity:
         """The servers that may take the request now.
 
         For a late Critical request it is the one that gives its first token soonest: waiting
-        would only make it later.
+        would only make it later. Waiting uses up the budget of requests with an objective only;
+        those without one are held to the pool's default where others run, not on an idle server.
         """
         critical = is_critical(tracked.service.priority)
         margin = self._policy.margin_critical if critical else self._policy.margin_non_critical
-        budget_s = margin * (tracked.ttft_bound_s - (now - tracked.arrived_at))
+        bound = tracked.service.objective is not None
+        waited_s = now - tracked.arrived_at if bound else 0.0
+        budget_s = margin * (tracked.ttft_bound_s - waited_s)
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
@@ -66,9 +69,11 @@ class Capacity:
             if not self._fits(backend, tracked):
                 continue
             prediction = self._predictor.predict(backend, tracked, now=now)
-            if prediction.tpot_s > margin * _strictest_tpot_s(backend, tracked):
+            if not bound and not backend.in_flight:
+                found.append(OpenServer(backend, prediction))
+            elif prediction.tpot_s > margin * _strictest_tpot_s(backend, tracked):
                 continue
-            if prediction.ttft_s <= budget_s:
+            elif prediction.ttft_s <= budget_s:
                 found.append(OpenServer(backend, prediction))
             elif tracked.late and (
                 soonest is None or prediction.ttft_s < soonest.prediction.ttft_s

@@ -78,8 +78,8 @@ class CapacityPolicy:
     default_max_loras: int = 1
     chunk_budget_tokens: int = 2048
     engine_backlog_steps: float = 2.0
-    margin_critical: float = 0.92
-    margin_non_critical: float = 0.90
+    margin_critical: float = 0.88
+    margin_non_critical: float = 0.84
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,10 +84,8 @@ class Attempts:
         self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock())
         relay = self._last_relay = self._relay_for(dispatch)
         failure = await self._exchange(dispatch, relay)
-        self._progress.first_token_at = relay.first_token_at
-        usage = self._progress.usage = relay.usage
         if failure is None:
-            self._lease.finished(usage, ok=relay.ok)
+            self._lease.finished(self._progress.usage, ok=relay.ok)
             self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
             return True
         self._last_failure = failure
@@ -113,7 +111,10 @@ class Attempts:
             self._backends.suspect(dispatch.backend_id)
             return failure.kind
         finally:
+            # The connection may serve another client next; this one must not pause it then.
             self._channel.feed_from(None)
+            self._progress.first_token_at = relay.first_token_at
+            self._progress.usage = relay.usage
         return relay.failure
 
     def _answer_refusal(self, refusal: NotAdmitted) -> None:

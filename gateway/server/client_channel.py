@@ -149,7 +149,6 @@ class ClientChannel:
 
     def end(self) -> web.StreamResponse:
         """Return what the handler shall return; a response that is not complete is cut off."""
-        self._protocol.feed_from(None)
         self._protocol.busy = False
         if not self.complete:
             self._keep_alive = False

@@ -74,7 +74,6 @@ class RequestProgress:
         self.dispatch = dispatch
         self.dispatched_at = now
         self.attempts += 1
-        self.first_token_at = None
 
     def record(self, *, status: int, now: float) -> RequestRecord:
         """Make the record of the ended request; `status` 0 where we answered nothing."""

@@ -103,6 +103,7 @@ async def test_a_client_that_leaves_in_mid_answer_closes_the_upstream_at_once(
         assert len(rig.events.of_type(RequestCancelled)) == 1
         record = rig.records.all[-1]
         assert (record.status, record.outcome) == (200, Outcome.CANCELLED)
+        assert (record.ttft_s is not None) == stream
 
 
 async def test_hundreds_of_clients_that_leave_at_random_leave_nothing_behind() -> None:

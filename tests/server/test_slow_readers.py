@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from gateway.server.aiohttp_internals import ClientProtocol
 from gateway.server.options import BackendTimeouts
 from tests.server.gateway_rig import CHAT, chat, gateway
 from tests.server.raw_server import (
@@ -17,6 +18,7 @@ from tests.server.raw_server import (
     event,
     eventually,
     ok,
+    serving,
     until_still,
 )
 
@@ -53,6 +55,16 @@ async def test_a_client_that_reads_slowly_slows_only_its_own_server_down() -> No
         assert len(await slow.reader.readexactly(size)) == size
         slow.get("/health")
         assert (await slow.response()).status == 200
+
+
+async def test_a_connection_that_went_back_to_the_pool_is_no_longer_the_clients_to_pause() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        assert (await client.response()).status == 200
+        assert rig.listener._server is not None
+        (protocol,) = rig.listener._server.connections
+        assert isinstance(protocol, ClientProtocol)
+        assert protocol._flow is None
 
 
 async def test_a_client_that_does_not_read_at_all_is_hung_up_on() -> None:
