@@ -1,32 +1,21 @@
 """Who may wait, for how long, and from when on waiting is in vain."""
 
-from gateway.scheduling.admission_queue import AdmissionQueue
-from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.decisions import RefusalReason
-from gateway.scheduling.drain_rate import DrainRate
+from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import is_critical
-from gateway.scheduling.scheduler_parts import Rules
-from gateway.scheduling.slo_adherence import SloAdherence
+from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
 
 
 class Admission:
     """The way into the queue, and out of it unserved. The scheduler sets phases and tells."""
 
-    def __init__(
-        self,
-        *,
-        queue: AdmissionQueue,
-        ledger: BackendLedger,
-        drain_rate: DrainRate,
-        adherence: SloAdherence,
-        rules: Rules,
-    ) -> None:
-        """Guard `queue` by `rules`."""
-        self._queue = queue
-        self._ledger = ledger
-        self._drain_rate = drain_rate
-        self._adherence = adherence
+    def __init__(self, *, knowledge: Knowledge, rules: Rules) -> None:
+        """Guard the queue by `rules`."""
+        self._queue = knowledge.queue
+        self._ledger = knowledge.ledger
+        self._drain_rate = knowledge.drain_rate
+        self._adherence = knowledge.adherence
         self._rules = rules
 
     def reconfigure(self, rules: Rules) -> None:
@@ -58,6 +47,18 @@ class Admission:
             tracked.late = True
             self._adherence.settle(tracked, missed=True, now=now)
         self._queue.push(tracked)
+
+    def may_return(self, tracked: TrackedRequest, kind: FailureKind) -> bool:
+        """Whether a request whose server failed may wait for another one.
+
+        Never for one that was tried, and within the attempts and the budget of all traffic.
+        """
+        if tracked.attempts >= self._rules.policy.retry.max_attempts:
+            return False
+        serving = self._ledger.serving(tracked.target)
+        if serving and all(backend.id in tracked.tried for backend in serving):
+            return False
+        return self._rules.retries.spend(kind)
 
     def next_deadline(self) -> float | None:
         """When the next waiting request becomes late or gives up, or None while nothing waits."""

@@ -16,24 +16,19 @@ Contract
    source, which depend only on the history of events.
 7. Amortised O(log n) per event in queue length, O(servers) per dispatch. Chunks of responses never
    enter: the driver reports progress per server, at most 4 times a second.
-
-Why a changed server is all that needs a look when something is released: by rule 5 every other
-server was closed to every head before, and nothing about it has changed. Only a head that came up
-because the one before it left is new to all servers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.backend_ledger import BackendState
-from gateway.scheduling.capacity import OpenServer
-from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
-from gateway.scheduling.explanations import Explanations
+from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
+from gateway.scheduling.dispatcher import Dispatcher
 from gateway.scheduling.flights import Flights
 from gateway.scheduling.intake import Intake
-from gateway.scheduling.model import RequestId, RequestPhase, is_critical
+from gateway.scheduling.model import BackendId, RequestId, RequestPhase, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
@@ -51,7 +46,6 @@ class Scheduler:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
-        self._drain_rate = knowledge.drain_rate
         self._adherence = knowledge.adherence
         self._rules = rules
         self._make_rules = make_rules
@@ -62,20 +56,16 @@ class Scheduler:
             policy=rules.policy,
         )
         self._turns = Turns(queue=knowledge.queue, ledger=knowledge.ledger, rules=rules)
-        self._admission = Admission(
-            queue=knowledge.queue,
-            ledger=knowledge.ledger,
-            drain_rate=knowledge.drain_rate,
-            adherence=knowledge.adherence,
-            rules=rules,
-        )
+        self._admission = Admission(knowledge=knowledge, rules=rules)
         self._flights = Flights(
             ledger=knowledge.ledger,
             predictor=knowledge.predictor,
             estimates=knowledge.estimates,
             adherence=knowledge.adherence,
         )
-        self._explanations = Explanations()
+        self._dispatcher = Dispatcher(
+            knowledge=knowledge, turns=self._turns, flights=self._flights, rules=rules
+        )
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
         self._sequence = 0
@@ -131,9 +121,7 @@ class Scheduler:
 
     def explain(self, request_id: RequestId) -> Explanation | None:
         """Why a recent request was sent where it was, or None if unknown or never dispatched."""
-        return self._explanations.find(request_id)
-
-    # -- requests ---------------------------------------------------------------------------
+        return self._dispatcher.explain(request_id)
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
         request = event.request
@@ -152,7 +140,7 @@ class Scheduler:
             servers = self._turns.open_for(tracked, self._ledger.serving(tracked.target), now=now)
             if servers:
                 self._tracked[request.id] = tracked
-                self._dispatch(tracked, servers, now)
+                self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))
                 return
         self._enqueue(tracked, now)
 
@@ -183,12 +171,10 @@ class Scheduler:
         self._fill([self._flights.first_token(tracked, now=now)], now)
 
     def _on_progressed(self, event: ev.ResponseProgressed, now: float) -> None:
-        backend = self._ledger.get(event.backend_id)
-        if backend is None:
-            self._ignored_events += 1
-            return
-        self._ignored_events += self._flights.progressed(backend, event)
-        self._fill([backend], now)
+        backend = self._known(event.backend_id)
+        if backend is not None:
+            self._ignored_events += self._flights.progressed(backend, event)
+            self._fill([backend], now)
 
     def _on_finished(self, event: ev.ResponseFinished, now: float) -> None:
         tracked = self._in_flight(event.request_id)
@@ -207,7 +193,7 @@ class Scheduler:
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
-        elif self._may_retry(tracked, event.kind):
+        elif self._admission.may_return(tracked, event.kind):
             tracked.enter(RequestPhase.QUEUED)
             self._admission.wait(tracked, now=now)
             self._fill(self._ledger.backends, now)
@@ -215,15 +201,6 @@ class Scheduler:
         else:
             self._give_up(tracked, RefusalReason.ATTEMPTS_EXHAUSTED, now)
         self._fill([backend], now)
-
-    def _may_retry(self, tracked: TrackedRequest, kind: ev.FailureKind) -> bool:
-        """Never on a server that was tried, within the attempts and the budget of all traffic."""
-        if tracked.attempts >= self._rules.policy.retry.max_attempts:
-            return False
-        serving = self._ledger.serving(tracked.target)
-        if serving and all(backend.id in tracked.tried for backend in serving):
-            return False
-        return self._rules.retries.spend(kind)
 
     def _on_cancelled(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)
@@ -261,21 +238,17 @@ class Scheduler:
                 self._evict(tracked, RefusalReason.NO_CAPACITY, now)
         return noticed
 
-    # -- servers and policies ---------------------------------------------------------------
-
     def _on_load_reported(self, event: ev.BackendLoadReported, now: float) -> None:
-        backend = self._ledger.get(event.backend_id)
-        if backend is None:
-            self._ignored_events += 1
-            return
-        self._ledger.report(backend, event.load, taken_at=event.taken_at)
-        self._ledger.progress_unseen(backend, now=now)
-        self._fill([backend], now)
+        backend = self._known(event.backend_id)
+        if backend is not None:
+            self._ledger.report(backend, event.load, taken_at=event.taken_at)
+            self._ledger.progress_unseen(backend, now=now)
+            self._fill([backend], now)
 
     def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
-        if self._ledger.get(event.backend_id) is None:
-            self._ignored_events += 1
-        elif isinstance(event, ev.BackendDraining):
+        if self._known(event.backend_id) is None:
+            return
+        if isinstance(event, ev.BackendDraining):
             self._ledger.drain(event.backend_id)
         else:
             self._ledger.leave(event.backend_id)
@@ -283,51 +256,25 @@ class Scheduler:
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy)
         self._turns.reconfigure(self._rules)
+        self._dispatcher.reconfigure(self._rules)
         self._admission.reconfigure(self._rules)
         self._intake.reconfigure(policy)
         self._ledger.default_max_loras = policy.capacity.default_max_loras
         self._fill(self._ledger.backends, now)
 
-    # -- what several events share ----------------------------------------------------------
-
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
-        """Dispatch waiting heads to servers that may have become open, until none fits."""
-        is_full = self._rules.capacity.is_full
-        surfaced: list[TrackedRequest] = []
-        while self._queue.requests:
-            changed = [b for b in changed if not is_full(b)]
-            head, servers = self._turns.next_dispatch(changed, surfaced, now=now)
-            if head is None:
-                return
-            self._turns.end_hold(head)
-            successor = self._queue.take_head(head)
-            if successor is not None:
-                surfaced.append(successor)
-            self._dispatch(head, servers, now)
-
-    def _dispatch(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
-        server, candidates = self._rules.picker.pick(tracked, servers, now=now)
-        tracked.enter(RequestPhase.DISPATCHED)
-        self._flights.begin(tracked, server, now=now)
-        self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
-        self._turns.charge(tracked)
-        self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
-        if tracked.attempts == 1:
-            self._rules.retries.earn()
-        self._explanations.keep(tracked, candidates, self._ledger.serving(tracked.target), now)
-        self._decisions.append(
-            Dispatch(
-                tracked.request.id,
-                server.backend.id,
-                tracked.target,
-                server.prediction.forecast(),
-                tracked.attempts,
-            )
-        )
+        if self._queue.requests:
+            self._decisions += self._dispatcher.fill(changed, now=now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]
         self._fill([self._flights.end(tracked, now=now)], now)
+
+    def _known(self, backend_id: BackendId) -> BackendState | None:
+        backend = self._ledger.get(backend_id)
+        if backend is None:
+            self._ignored_events += 1
+        return backend
 
     def _in_flight(self, request_id: RequestId) -> TrackedRequest | None:
         tracked = self._tracked.get(request_id)

@@ -1,0 +1,81 @@
+"""Sends requests to servers: picks, reserves, charges, and keeps why.
+
+Why a changed server is all that needs a look when something is released: by rule 5 every other
+server was closed to every head before, and nothing about it has changed. Only a head that came up
+because the one before it left is new to all servers.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.decisions import Dispatch
+from gateway.scheduling.explanations import Explanations
+from gateway.scheduling.flights import Flights
+from gateway.scheduling.model import RequestId, RequestPhase, is_critical
+from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.snapshot import Explanation
+from gateway.scheduling.tracked_request import TrackedRequest
+from gateway.scheduling.turns import Turns
+
+
+class Dispatcher:
+    """Fills servers with requests that wait, and serves those that need not."""
+
+    def __init__(
+        self, *, knowledge: Knowledge, turns: Turns, flights: Flights, rules: Rules
+    ) -> None:
+        """Serve in the order of `turns`; reserve with `flights`."""
+        self._queue = knowledge.queue
+        self._ledger = knowledge.ledger
+        self._drain_rate = knowledge.drain_rate
+        self._turns = turns
+        self._flights = flights
+        self._rules = rules
+        self._explanations = Explanations()
+
+    def reconfigure(self, rules: Rules) -> None:
+        """Pick by other rules from now on."""
+        self._rules = rules
+
+    def explain(self, request_id: RequestId) -> Explanation | None:
+        """Why a recent request was sent where it was, or None."""
+        return self._explanations.find(request_id)
+
+    def dispatch(
+        self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float
+    ) -> Dispatch:
+        """Send the request to the best of `servers`, all open to it."""
+        server, candidates = self._rules.picker.pick(tracked, servers, now=now)
+        tracked.enter(RequestPhase.DISPATCHED)
+        self._flights.begin(tracked, server, now=now)
+        self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
+        self._turns.charge(tracked)
+        self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
+        if tracked.attempts == 1:
+            self._rules.retries.earn()
+        self._explanations.keep(tracked, candidates, self._ledger.serving(tracked.target), now)
+        return Dispatch(
+            tracked.request.id,
+            server.backend.id,
+            tracked.target,
+            server.prediction.forecast(),
+            tracked.attempts,
+        )
+
+    def fill(self, changed: Iterable[BackendState], *, now: float) -> list[Dispatch]:
+        """Dispatch waiting heads to servers that may have become open, until none fits."""
+        is_full = self._rules.capacity.is_full
+        surfaced: list[TrackedRequest] = []
+        dispatches: list[Dispatch] = []
+        while self._queue.requests:
+            changed = [b for b in changed if not is_full(b)]
+            head, servers = self._turns.next_dispatch(changed, surfaced, now=now)
+            if head is None:
+                break
+            self._turns.end_hold(head)
+            successor = self._queue.take_head(head)
+            if successor is not None:
+                surfaced.append(successor)
+            dispatches.append(self.dispatch(head, servers, now=now))
+        return dispatches
