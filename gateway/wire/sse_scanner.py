@@ -119,19 +119,18 @@ class SseScanner:
         return complete
 
     def _scan(self, event: bytes) -> None:
-        if event.startswith(b"data: {") and b"\n" not in event:
-            payload = event[6:]
-        else:
-            event = event.lstrip(b"\n")
-            payload = _data_of(event)
-            if payload == b"[DONE]":
-                self.done = True
-                return
-            if not payload and len(event) <= self._max_event_bytes:
-                return
-        self.events += 1
+        event = event.lstrip(b"\n")
         if len(event) > self._max_event_bytes:
+            self.events += 1
             return
+        one_line = event.startswith(b"data: {") and b"\n" not in event
+        payload = event[6:] if one_line else _data_of(event)
+        if not payload:
+            return
+        if payload == b"[DONE]":
+            self.done = True
+            return
+        self.events += 1
         try:
             marks = _EVENT.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

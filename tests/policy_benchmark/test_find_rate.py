@@ -26,4 +26,24 @@ def test_few_runs_are_enough() -> None:
         return 1.0 if load <= 0.77 else 0.9
 
     highest_load(attainment_at, 0.99)
-    assert len(asked) <= 9
+    assert len(asked) <= 13
+
+
+def test_a_rate_above_one_at_which_the_policy_fails_is_not_taken() -> None:
+    def metastable(load: float) -> float:
+        return 0.0 if 0.3 < load < 0.42 or load > 0.5 else 1.0
+
+    found = highest_load(metastable, 0.99)
+    assert found is not None
+    assert 0.295 < found <= 0.3
+
+
+def test_no_load_is_tried_twice() -> None:
+    asked: list[float] = []
+
+    def attainment_at(load: float) -> float:
+        asked.append(load)
+        return 0.0 if 0.3 < load < 0.42 else float(load < 0.5)
+
+    highest_load(attainment_at, 0.99)
+    assert len(asked) == len(set(asked))

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.scheduling.model import TokenUsage
@@ -105,6 +105,7 @@ LINES = st.sampled_from(
 ENDS = st.sampled_from([b"\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\n\n\n"])
 
 
+@example([(b"data: [DONE]", b"\n"), (b"event: of more than the limit", b"\n\n")], [], 40)
 @given(st.lists(st.tuples(LINES, ENDS), max_size=20), CUTS, st.sampled_from([40, 100, 1_000]))
 def test_any_stream_is_read_the_same_however_it_is_split(
     lines: list[tuple[bytes, bytes]], cuts: list[int], max_event_bytes: int
