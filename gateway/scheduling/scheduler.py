@@ -208,6 +208,7 @@ class Scheduler:
                 tracked.request.id, RefusalReason.NO_CAPACITY, retry_after_s=self._retry_after(now)
             )
             return
+        servers_kept = False
         while not self._queue.has_room(tracked):
             displaced = self._queue.displaced_by(tracked)
             if displaced is None:
@@ -219,9 +220,13 @@ class Scheduler:
                     retry_after_s=self._retry_after(now),
                 )
                 return
+            servers_kept = servers_kept or displaced.overtaken >= _MOST_OVERTAKEN
             self._evict(displaced, RefusalReason.DISPLACED, now)
         self._tracked[tracked.request.id] = tracked
         self._wait(tracked, now)
+        # A late request gains nothing by waiting: the best of the open servers will do.
+        if tracked.late or servers_kept:
+            self._fill(self._ledger.backends, now)
 
     def _wait(self, tracked: TrackedRequest, now: float) -> None:
         """Put a request into the queue; what is late already goes to its late lane."""
@@ -433,6 +438,8 @@ class Scheduler:
             if head is None:
                 return
             self._end_hold(head)
+            if head.overtaken >= _MOST_OVERTAKEN:
+                changed = self._ledger.backends  # they are no longer kept for it
             successor = self._queue.take_head(head)
             if successor is not None:
                 surfaced.append(successor)
@@ -483,9 +490,9 @@ class Scheduler:
         """Free the server that was kept for a request which no longer waits for it."""
         if tracked.held_at is not None:
             backend = self._ledger.get(tracked.held_at)
+            assert backend is not None, f"{tracked!r} holds a server that never joined"
             tracked.held_at = None
-            if backend is not None:
-                backend.hold = None
+            backend.hold = None
 
     def _lanes(self) -> list[Lane]:
         """Lanes in order of service: late ones first only while they have credit."""
