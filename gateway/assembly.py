@@ -9,6 +9,7 @@ import resource
 import secrets
 import signal
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -18,13 +19,15 @@ from typing import IO
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway.runtime.clock import monotonic_clock
+from gateway.runtime.clock import monotonic_clock, wall_clock
+from gateway.runtime.periodic import Periodic
 from gateway.runtime.scheduler_driver import SchedulerDriver, SchedulerObserver
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.model import BackendId, ServiceName
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.server.admin import AdminPages
-from gateway.server.app import Gateway, ListenOptions
+from gateway.server.app import Background, Gateway, ListenOptions
 from gateway.server.backend_client import BackendClient
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.backend_monitor import BackendMonitor
@@ -37,15 +40,20 @@ from gateway.server.options import (
     MonitorOptions,
     PoolOptions,
 )
-from gateway.server.proxy_handler import ProxyHandler, RequestRecord
+from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.settings.policies import forwarding_policy, scheduling_policies
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import PoolSettings, Settings
 from gateway.telemetry.journal import JournalWriter
 from gateway.telemetry.log_output import configure_logging
+from gateway.telemetry.metrics import RequestMetrics
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_record import RequestRecord
+from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
 
 _LOG = logging.getLogger("gateway")
+_LOG_FLUSH_S = 1.0
 _DESCRIPTORS_PER_STREAM = 2
 _DESCRIPTORS_KEPT = 200
 """Descriptors that are not streams: listeners, polls of servers, files, the interpreter's."""
@@ -109,24 +117,35 @@ def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
                 backends=serving.backends,
                 deliver=serving.driver.deliver,
                 clock=monotonic_clock,
-                rng=Random(f"{seed} monitor {pool.name}"),  # noqa: S311
+                rng=Random(f"{seed} monitor {pool.name}"),
                 options=_monitor_options(settings),
             )
         )
     directory = PoolDirectory(pools)
+    services = [service.name for pool in pools for service in pool.pool.services]
+    metrics = RequestMetrics(services=[*services, DEFAULT_SERVICE])
+    registry.register(metrics)
+    registry.register(SchedulerCollector([pool.driver.snapshot for pool in pools]))
+    observers: list[RequestObserver] = [metrics]
+    background: list[Background] = [*monitors]
+    if settings.request_log is not None:
+        log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
+        observers.append(log)
+        background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
+        registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
     front_end_options = _front_end_options(settings)
     proxy = ProxyHandler(
         pools=directory,
         options=front_end_options,
         clock=monotonic_clock,
         new_id=_id_source(),
-        observer=_RequestLog(),
+        observer=_Observers(observers),
     )
     return Gateway(
         front_end=FrontEnd(proxy=proxy, pools=directory, options=front_end_options),
         admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
         pools=directory,
-        monitors=monitors,
+        background=background,
         listen=(
             ListenOptions(
                 host=settings.host, port=settings.port, idle_s=settings.client_idle_timeout
@@ -248,8 +267,19 @@ def _raise_descriptor_limit() -> int:
     return max(0, soft - _DESCRIPTORS_KEPT) // _DESCRIPTORS_PER_STREAM
 
 
-class _RequestLog:
-    """One line per finished request."""
+def _request_log(path: Path, files: ExitStack) -> IO[bytes]:
+    """The file that lines are appended to; `-` is standard output."""
+    if str(path) == "-":
+        return sys.stdout.buffer
+    return files.enter_context(path.open("ab"))
+
+
+class _Observers:
+    """Tells several observers of each finished request."""
+
+    def __init__(self, observers: Sequence[RequestObserver]) -> None:
+        self._observers = tuple(observers)
 
     def request_ended(self, record: RequestRecord) -> None:
-        _LOG.debug("%s", record)
+        for observer in self._observers:
+            observer.request_ended(record)

@@ -69,7 +69,10 @@ async def _serve(arguments: Namespace, settings: Settings) -> None:
             servers.push_async_callback(server.stop)
             urls.append(await server.start())
         host = settings.host if "host" in settings.origins else _LOOPBACK
-        own = settings.model_copy(update={"host": host, "backends": tuple(urls)})
+        log = settings.request_log if "request_log" in settings.origins else None
+        own = settings.model_copy(
+            update={"host": host, "backends": tuple(urls), "request_log": log}
+        )
         what = (
             f"{len(urls)} simulated servers of {BASE_MODEL}, each with {len(adapters)} adapters"
             f" ({adapters[0]} to {adapters[-1]}) in {arguments.slots} slots"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import (
     NON_CRITICAL,
     BackendId,
@@ -16,7 +17,16 @@ from gateway.scheduling.model import (
     ServiceName,
     TargetModel,
 )
-from gateway.scheduling.policy import CapacityPolicy, QueuePolicy, RetryPolicy, SchedulingPolicy
+from gateway.scheduling.policy import (
+    CapacityPolicy,
+    PickerKind,
+    PickerPolicy,
+    QueuePolicy,
+    RetryPolicy,
+    SchedulingPolicy,
+)
+from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
 
 BASE = "base"
@@ -79,6 +89,7 @@ def make_policy(
     queue: QueuePolicy | None = None,
     retry: RetryPolicy | None = None,
     accept_unregistered_models: bool = True,
+    picker: PickerKind = PickerKind.LATENCY,
 ) -> SchedulingPolicy:
     """Default parameters for a pool of these services; `slots` is the limit per server."""
     return SchedulingPolicy(
@@ -90,12 +101,18 @@ def make_policy(
         queue=QueuePolicy() if queue is None else queue,
         retry=RetryPolicy() if retry is None else retry,
         capacity=CapacityPolicy(max_requests_per_backend=slots, default_max_loras=max_loras),
+        picker=PickerPolicy(kind=picker),
     )
 
 
 def serving(*adapters: str) -> tuple[ServedModel, ...]:
     """What a server lists: the base model and these adapters of it."""
     return (ServedModel(BASE), *(ServedModel(adapter, parent=BASE) for adapter in adapters))
+
+
+def make_ledger(*, max_loras: int = 4) -> BackendLedger:
+    """A ledger without servers, with vLLM's default size of a step."""
+    return BackendLedger(default_max_loras=max_loras, chunk_budget_tokens=2048)
 
 
 def make_backend(
@@ -106,11 +123,19 @@ def make_backend(
     load: BackendLoad | None = None,
 ) -> BackendState:
     """A joined server's ledger entry; `load` is its last report."""
-    ledger = BackendLedger(default_max_loras=max_loras)
+    ledger = make_ledger(max_loras=max_loras)
     backend = ledger.join(BackendId(backend_id), serving(*adapters))
     if load is not None:
         ledger.report(backend, load, taken_at=0.0)
     return backend
+
+
+def make_prediction(*, ttft_s: float = 0.5, tpot_s: float = 0.02) -> Prediction:
+    """A forecast of these means, with p90 at double."""
+    predictor = LatencyPredictor(prior=StepTimePrior())
+    return predictor.predict(make_backend(), make_tracked(), now=0.0)._replace(
+        ttft_s=ttft_s, ttft_p90_s=2 * ttft_s, tpot_s=tpot_s, tpot_p90_s=2 * tpot_s
+    )
 
 
 def make_tracked(

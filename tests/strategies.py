@@ -16,6 +16,7 @@ from gateway.scheduling.model import (
     BackendId,
     BackendLoad,
     InferenceRequest,
+    LatencyObjective,
     LLMService,
     RequestId,
     ServedModel,
@@ -30,6 +31,15 @@ NOWHERE = "model-that-nobody-serves"
 
 backend_ids = st.sampled_from(BACKENDS)
 failure_kinds = st.one_of(st.just(FailureKind.CONNECT), st.sampled_from(FailureKind))
+objectives = st.sampled_from(
+    (
+        None,
+        LatencyObjective(ttft_s=1.0),
+        LatencyObjective(ttft_s=0.01),
+        LatencyObjective(ttft_s=1.0, tpot_s=0.02),
+        LatencyObjective(ntpot_s=0.03),
+    )
+)
 pauses_s = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 40.0))
 
 
@@ -63,14 +73,20 @@ def services(draw: st.DrawFn) -> tuple[LLMService, ...]:
     waits_s = st.sampled_from((None, None, 0.0, 1.0, 100.0))
     return (
         make_service("vip", priority=5, targets=[("lora-a", 1.0)]),
-        make_service("chat", priority=draw(st.sampled_from((CRITICAL, CRITICAL, NON_CRITICAL)))),
+        make_service(
+            "chat",
+            priority=draw(st.sampled_from((CRITICAL, CRITICAL, NON_CRITICAL))),
+            objective=draw(objectives),
+        ),
         make_service("batch", priority=NON_CRITICAL, max_queue_wait_s=draw(waits_s)),
         make_service(
             "split",
             priority=draw(st.sampled_from((CRITICAL, NON_CRITICAL))),
             targets=[(BASE, 2.0), ("lora-b", 1.0), ("lora-c", draw(st.sampled_from((0.0, 1.0))))],
         ),
-        make_service("bulk", priority=-2, max_queue_wait_s=draw(waits_s)),
+        make_service(
+            "bulk", priority=-2, max_queue_wait_s=draw(waits_s), objective=draw(objectives)
+        ),
         make_service("unweighted", targets=[(BASE, 0.0), ("lora-a", 0.0)]),
     )
 
@@ -121,7 +137,7 @@ def requests(draw: st.DrawFn, *, request_id: str = "r") -> InferenceRequest:
         request_id,
         service=service,
         model=draw(st.sampled_from(models)),
-        prompt_tokens=draw(st.sampled_from((None, 1, 40, 400))),
+        prompt_tokens=draw(st.sampled_from((None, 1, 40, 400, 3_000))),
         prompt_bytes=draw(st.sampled_from((0, 100, 2_000))),
         body_bytes=draw(st.sampled_from((100, 700))),
         max_tokens=draw(st.sampled_from((None, 1, 30))),

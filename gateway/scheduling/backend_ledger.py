@@ -41,6 +41,7 @@ class BackendState:
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
         pending_prefill_tokens: uncached prompt tokens of requests without a first token.
         kv_reserved_tokens: prompt plus expected answer of all in flight, the KV peak.
+        longest_prefill_tokens: most prompt tokens that one request had prefilled here.
         external_running: EWMA of sequences there that are not ours, of about our own length:
             `external_context_tokens`.
         chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
@@ -66,6 +67,7 @@ class BackendState:
         "last_chunk_at",
         "load",
         "load_taken_at",
+        "longest_prefill_tokens",
         "models",
         "pending_prefill_tokens",
         "prefixes",
@@ -90,6 +92,7 @@ class BackendState:
         self.context_tokens = 0
         self.pending_prefill_tokens = 0
         self.kv_reserved_tokens = 0
+        self.longest_prefill_tokens = 0
         self.dispatches = 0
         self.external_running = 0.0
         self.external_context_tokens = 0.0
@@ -223,11 +226,18 @@ class BackendLedger:
                 backend.context_tokens / backend.decoding if backend.decoding else 0.0
             )
         if load.largest_step_tokens is not None:
-            backend.chunk_budget_tokens = max(self._chunk_budget_tokens, load.largest_step_tokens)
+            self._infer_chunk_budget(backend, load.largest_step_tokens)
         if load.active_adapters is not None or load.max_loras is not None:
             backend.adapters.report(
                 load.active_adapters or (), max_loras=load.max_loras, taken_at=taken_at
             )
+
+    def _infer_chunk_budget(self, backend: BackendState, largest_step_tokens: int) -> None:
+        """A step never exceeds the budget; a longer prefill that was split shows what it is."""
+        if backend.longest_prefill_tokens > largest_step_tokens:
+            backend.chunk_budget_tokens = largest_step_tokens
+        else:
+            backend.chunk_budget_tokens = max(self._chunk_budget_tokens, largest_step_tokens)
 
     def reserve(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
         """Count the request on the server; its prefill is pending from here."""
@@ -264,6 +274,9 @@ class BackendLedger:
             return
         tracked.prefill_pending = False
         backend.pending_prefill_tokens -= tracked.uncached_tokens
+        backend.longest_prefill_tokens = max(
+            backend.longest_prefill_tokens, tracked.uncached_tokens
+        )
         backend.decoding += tracked.request.choices
         backend.context_tokens += tracked.prompt_tokens * tracked.request.choices
 

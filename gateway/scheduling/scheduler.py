@@ -146,6 +146,7 @@ class Scheduler:
 
     def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
         """Let an arrival wait, or refuse it."""
+        servers_kept = False
         refusal = self._admission.refusal_of(tracked, now=now)
         while refusal is None and not self._queue.has_room(tracked):
             displaced = self._queue.displaced_by(tracked)
@@ -153,14 +154,18 @@ class Scheduler:
                 self._adherence.settle(tracked, missed=True, now=now)
                 refusal = RefusalReason.QUEUE_FULL
             else:
+                servers_kept = servers_kept or self._turns.keeps_servers(displaced)
                 self._evict(displaced, RefusalReason.DISPLACED, now)
-        if refusal is None:
-            self._tracked[tracked.request.id] = tracked
-            self._admission.wait(tracked, now=now)
-        else:
+        if refusal is not None:
             tracked.enter(RequestPhase.REJECTED)
             retry_after_s = self._admission.retry_after_s(now=now)
             self._reject(tracked.request.id, refusal, retry_after_s=retry_after_s)
+            return
+        self._tracked[tracked.request.id] = tracked
+        self._admission.wait(tracked, now=now)
+        # A late request gains nothing by waiting: the best of the open servers will do.
+        if tracked.late or servers_kept:
+            self._fill(self._ledger.backends, now)
 
     def _on_first_token(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)

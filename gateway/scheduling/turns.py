@@ -75,7 +75,7 @@ class Turns:
                         self._note_overtaken(passed)
                         return head, servers
                     passed.append(head)
-                    if head.overtaken >= _MOST_OVERTAKEN and not head.late:
+                    if self.keeps_servers(head):
                         entitled.append(head)
         return None, []
 
@@ -90,13 +90,17 @@ class Turns:
             earned = self._rules.policy.fairness.late_share * tokens
             self._late_credit_tokens = min(tokens, self._late_credit_tokens + earned)
 
+    def keeps_servers(self, tracked: TrackedRequest) -> bool:
+        """Whether less entitled ones are kept off the servers that the request waits for."""
+        return tracked.overtaken >= _MOST_OVERTAKEN and not tracked.late
+
     def end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""
         if tracked.held_at is not None:
             backend = self._ledger.get(tracked.held_at)
+            assert backend is not None, f"{tracked!r} holds a server that never joined"
             tracked.held_at = None
-            if backend is not None:
-                backend.hold = None
+            backend.hold = None
 
     def _lanes(self) -> list[Lane]:
         """Lanes in order of service: late ones first only while they have credit."""
@@ -110,7 +114,7 @@ class Turns:
         for head in passed[:_HEADS_WATCHED]:
             head.overtaken += 1
         for head in passed[:_HEADS_WATCHED]:
-            if head.held_at is None and not head.late and head.overtaken >= _MOST_OVERTAKEN:
+            if head.held_at is None and self.keeps_servers(head):
                 serving = self._ledger.serving(head.target)
                 held = self._rules.capacity.place_hold(head, serving)
                 if held is not None:

@@ -4,11 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.scheduling.events import DrainStarted
 from gateway.server.admin import AdminPages
 from gateway.server.aiohttp_internals import Handler, LowLevelServer
-from gateway.server.backend_monitor import BackendMonitor
 from gateway.server.front_end import FrontEnd
 from gateway.server.routes import PoolDirectory
 
@@ -62,6 +62,14 @@ class Listener:
             await self._server.shutdown(timeout=1.0)
 
 
+class Background(Protocol):
+    """What runs beside the requests: the monitors of servers, and the like."""
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        ...
+
+
 class Gateway:
     """Runs the HTTP side until it is told to stop."""
 
@@ -71,13 +79,13 @@ class Gateway:
         front_end: FrontEnd,
         admin: AdminPages,
         pools: PoolDirectory,
-        monitors: Sequence[BackendMonitor],
+        background: Sequence[Background],
         listen: tuple[ListenOptions, ListenOptions],
     ) -> None:
         """`listen` is for clients and for administrators, in this order."""
         self._front_end = front_end
         self._pools = pools
-        self._monitors = tuple(monitors)
+        self._background = tuple(background)
         self._clients = Listener(front_end.handle, listen[0])
         self._admins = Listener(admin.handle, listen[1])
 
@@ -100,7 +108,8 @@ class Gateway:
             await self._admins.open()
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(monitor.run(), name="monitor") for monitor in self._monitors
+                    group.create_task(each.run(), name=type(each).__name__)
+                    for each in self._background
                 ]
                 started(self._clients.port, self._admins.port)
                 await stop.wait()

@@ -205,6 +205,9 @@ class Settings(PoolDefaults):
         3, description="failed polls of /health in a row that take a server out"
     )
     drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
+    request_log: Path | None = Field(
+        Path("-"), description="file that gets a JSON line per request; - is standard output"
+    )
     journal: Path | None = Field(None, description="file that every event and decision goes to")
     seed: int | None = Field(None, description="of the random draws; drawn anew unless set")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -57,6 +57,7 @@ def scan_metrics(page: bytes) -> BackendLoad:
     preemptions = scan.counter(b"vllm:num_preemptions")
     prompt_tokens = scan.counter(b"vllm:prompt_tokens")
     generation_tokens = scan.counter(b"vllm:generation_tokens")
+    largest_step = _largest_step(scan)
     steps = scan.total(b"vllm:iteration_tokens_total_count")
     max_loras, active_adapters = _newest_adapters(scan)
     kv_blocks, block_tokens = _kv_size(scan)
@@ -75,6 +76,7 @@ def scan_metrics(page: bytes) -> BackendLoad:
         steps_total=steps,
         prefix_queries_total=queries,
         prefix_hits_total=hits,
+        largest_step_tokens=largest_step,
     )
 
 
@@ -99,6 +101,15 @@ class _PageScan:
             if value is not None:
                 found.append((labels, value))
         return found
+
+    def buckets(self, histogram: bytes) -> bytes:
+        """The lines of a histogram's buckets, newline-terminated; empty without any."""
+        at = self._find(b"\n" + histogram + b"_bucket")
+        if at < 0:
+            return b""
+        self._at = at
+        end = self._page.find(b"\n" + histogram + b"_count", at)
+        return self._page[at + 1 : end if end >= 0 else None] + b"\n"
 
     def _find(self, start: bytes) -> int:
         """Where the first sample of a name is, or -1; looks behind the last one found first."""
@@ -138,6 +149,25 @@ def _number(text: bytes) -> float | None:
     except (ValueError, IndexError):
         return None
     return value if 0.0 <= value <= _MAX_VALUE else None
+
+
+def _largest_step(scan: _PageScan) -> int | None:
+    """Bound of the highest bucket that holds a step, over all engines; None without any step.
+
+    Buckets are cumulative: it is the first one whose count is that of the last one.
+    """
+    block = scan.buckets(b"vllm:iteration_tokens_total")
+    largest = 0.0
+    begin = 0
+    while (last := block.find(b'le="+Inf"', begin)) >= 0:
+        end = block.find(b"\n", last)
+        count = block[block.find(b"} ", last) : end]
+        first = block.find(count + b"\n", begin)
+        bound = block[block.rfind(b'le="', begin, first) + 4 : first].partition(b'"')[0]
+        if count != b"} 0.0":
+            largest = max(largest, _number(bound) or 0.0)
+        begin = end
+    return int(largest) or None
 
 
 def _kv_size(scan: _PageScan) -> tuple[int | None, int | None]:

@@ -26,6 +26,7 @@ from tests.scheduling.invariants import (
     assert_in_order,
     assert_invariants,
     on_servers,
+    open_but_waiting,
     queued,
 )
 
@@ -123,6 +124,7 @@ class CheckedScheduler:
     def feed(self, event: ev.SchedulerEvent) -> list[Decision]:
         """Hand over one event; every decision and the state after it must keep the contract."""
         arrived = self._note(event)
+        opened_by_time = open_but_waiting(self.scheduler, now=self.now)
         decisions = self.scheduler.handle(event, now=self.now)
         for decision in decisions:
             match decision:
@@ -141,6 +143,8 @@ class CheckedScheduler:
         assert_in_order(self.scheduler, dispatches, now=self.now)
         assert_caches_hold(self.scheduler, dispatches)
         assert_invariants(self.scheduler, now=self.now)
+        in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time
+        assert not in_vain, f"after {event}: wait though the server is open: {in_vain}"
         return decisions
 
     def _note(self, event: ev.SchedulerEvent) -> RequestId | None:  # noqa: C901, PLR0912 - an arm per event
@@ -206,6 +210,8 @@ class CheckedScheduler:
                 entitled = (other.service.priority, -order.index(other.request.id))
                 given_up = (life.service.priority, -order.index(life.request.id))
                 assert entitled > given_up, f"{refusal}, but {other} is less entitled"
+        elif refusal.reason is RefusalReason.NO_CAPACITY and life.service.objective is not None:
+            assert not is_critical(life.service.priority), f"{refusal} is Critical"
         elif refusal.reason is not RefusalReason.ATTEMPTS_EXHAUSTED:
             assert life.expires_at <= self.now, f"{refusal} before its time"
 

@@ -23,7 +23,7 @@ def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
         _assert_counts_match(backend)
     _assert_each_request_is_in_one_place(scheduler)
     _assert_queue_counts_match(scheduler)
-    assert_work_conserving(scheduler)
+    _assert_holds_are_for_those_who_wait(scheduler)
     _assert_snapshot_agrees(scheduler, now=now)
 
 
@@ -37,6 +37,8 @@ def assert_everything_is_released(scheduler: Scheduler) -> None:
         assert not backend.in_flight
         assert not backend.unseen
         assert not backend.adapters.active
+        assert not backend.tpot_bounds
+        assert backend.hold is None
 
 
 def queued(scheduler: Scheduler) -> list[TrackedRequest]:
@@ -52,15 +54,37 @@ def on_servers(scheduler: Scheduler) -> dict[str, BackendId | None]:
     }
 
 
-def assert_work_conserving(scheduler: Scheduler) -> None:
-    """No head of a flow waits while a server that it has not tried is open for it."""
-    for head in _heads(scheduler):
-        waiting_for_nothing = [
-            backend
-            for backend in scheduler._ledger.serving(head.target)
-            if backend.id not in head.tried and scheduler._rules.capacity.is_open(backend, head)
-        ]
-        assert not waiting_for_nothing, f"{head} waits while {waiting_for_nothing} are open"
+def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]]:
+    """(request, server) where the head of a flow waits, though the server is open for it.
+
+    Except where the server is kept for a request that others went before.
+    """
+    heads = _heads(scheduler)
+    return {
+        (head.request.id, backend.id)
+        for head in heads
+        for backend in scheduler._ledger.serving(head.target)
+        if backend.id not in head.tried
+        and not _is_kept(backend, head, heads)
+        and _is_open(scheduler, backend, head, now=now)
+    }
+
+
+def _is_open(
+    scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
+) -> bool:
+    return bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+
+
+def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
+    return any(
+        other is not head
+        and other.overtaken > 0
+        and backend.takes(other.target)
+        and backend.id not in other.tried
+        and backend.has_slot_for(other.target)
+        for other in heads
+    )
 
 
 def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now: float) -> None:
@@ -74,7 +98,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:3], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:4], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -82,7 +106,8 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
         entitled = [
             head
             for head in heads
-            if head.service.priority > served.service.priority
+            if _goes_before(head, served)
+            and not _is_kept(_server_of(scheduler, dispatch), head, heads)
             and _was_open(scheduler, undone, head, now=now)
         ]
         assert not entitled, f"{served} went before {entitled}"
@@ -91,8 +116,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
 def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> None:
     """Every server just dispatched to has KV cache for all it runs, or runs one request alone."""
     for dispatch in dispatches:
-        backend = scheduler._ledger.get(dispatch.backend_id)
-        assert backend is not None
+        backend = _server_of(scheduler, dispatch)
         capacity = backend.kv_capacity_tokens
         assert (
             capacity is None
@@ -101,12 +125,24 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
         ), f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
 
 
+def _goes_before(head: TrackedRequest, other: TrackedRequest) -> bool:
+    """Whether the priorities alone decide; late Critical requests have a share of their own."""
+    if is_critical(head.service.priority) != is_critical(other.service.priority):
+        return is_critical(head.service.priority)
+    return head.service.priority > other.service.priority and head.late == other.late
+
+
+def _server_of(scheduler: Scheduler, dispatch: Dispatch) -> BackendState:
+    backend = scheduler._ledger.get(dispatch.backend_id)
+    assert backend is not None
+    return backend
+
+
 def _was_open(
     scheduler: Scheduler, undone: list[Dispatch], head: TrackedRequest, *, now: float
 ) -> bool:
     """Whether the head could have had the server of these dispatches instead of them."""
-    original = scheduler._ledger.get(undone[0].backend_id)
-    assert original is not None
+    original = _server_of(scheduler, undone[0])
     if original.id in head.tried or original not in scheduler._ledger.serving(head.target):
         return False
     if any(d.model in (original.load.active_adapters or ()) for d in undone):
@@ -114,17 +150,21 @@ def _was_open(
     backend = deepcopy(original)
     for dispatch in undone:
         scheduler._ledger.release(backend, backend.in_flight[dispatch.request_id], now=now)
-    return scheduler._rules.capacity.is_open(backend, head)
+    return _is_open(scheduler, backend, head, now=now)
 
 
-def _flow(tracked: TrackedRequest) -> tuple[int, str, str, tuple[BackendId, ...]]:
+_Flow = tuple[int, bool, str, str, tuple[BackendId, ...]]
+
+
+def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
-    return (service.priority, service.name, tracked.target, tracked.tried)
+    late = tracked.late and is_critical(service.priority)
+    return (service.priority, late, service.name, tracked.target, tracked.tried)
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
-    first: dict[tuple[int, str, str, tuple[BackendId, ...]], TrackedRequest] = {}
+    first: dict[_Flow, TrackedRequest] = {}
     for tracked in queued(scheduler):
         first.setdefault(_flow(tracked), tracked)
     return list(first.values())
@@ -154,7 +194,26 @@ def _assert_counts_match(backend: BackendState) -> None:
     assert backend.adapters.active == dict(adapters), backend
     assert set(adapters) <= set(backend.adapters.resident), backend
     assert backend.unseen == {t.request.id: t for t in requests if not t.request.streamed}
+    assert backend.tpot_bounds == dict(
+        Counter(t.tpot_bound_s for t in requests if t.tpot_bound_s is not None)
+    )
     assert backend.external_running >= 0.0
+
+
+def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:
+    held = {
+        backend.id: backend.hold.request_id
+        for backend in scheduler._ledger.backends
+        if backend.hold is not None
+    }
+    assert held == {t.held_at: t.request.id for t in queued(scheduler) if t.held_at is not None}
+    charged = Counter(
+        t.service.name for t in scheduler._tracked.values() if t.miss_probability is not None
+    )
+    for service in scheduler._adherence.services():
+        adherence = scheduler._adherence.of(service)
+        assert adherence.in_flight == charged[service]
+        assert adherence.expected_misses >= -1e-9
 
 
 def _assert_each_request_is_in_one_place(scheduler: Scheduler) -> None:
@@ -182,7 +241,8 @@ def _assert_queue_counts_match(scheduler: Scheduler) -> None:
     assert queue.depth_by_service() == dict(
         Counter((t.service.priority, t.service.name) for t in waiting)
     )
-    assert scheduler.next_deadline() == min((t.expires_at for t in waiting), default=None)
+    due = [t.expires_at for t in waiting] + [t.late_at for t in waiting if not t.late]
+    assert scheduler.next_deadline() == min(due, default=None)
 
 
 def _assert_snapshot_agrees(scheduler: Scheduler, *, now: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from gateway.scheduling.decisions import Decision, Dispatch, RefusalReason
 from gateway.scheduling.model import CRITICAL, LLMService
-from gateway.scheduling.policy import QueuePolicy, RetryPolicy
+from gateway.scheduling.policy import PickerKind, QueuePolicy, RetryPolicy
 from tests.builders import make_policy, make_service
 from tests.scheduling.checked_scheduler import CheckedScheduler
 
@@ -20,7 +20,10 @@ def scheduler_of(
     retry: RetryPolicy | None = None,
 ) -> CheckedScheduler:
     """Servers of two adapters with these names and so many places each."""
-    checked = CheckedScheduler(make_policy(*services, slots=slots, queue=queue, retry=retry))
+    policy = make_policy(
+        *services, slots=slots, queue=queue, retry=retry, picker=PickerKind.LEAST_OUTSTANDING
+    )
+    checked = CheckedScheduler(policy)
     for backend in backends:
         checked.join(backend, "lora-a", "lora-b")
     return checked

@@ -1,4 +1,4 @@
-from gateway.scheduling.admission_queue import AdmissionQueue
+from gateway.scheduling.admission_queue import AdmissionQueue, lane_of
 from gateway.scheduling.model import (
     CRITICAL,
     NON_CRITICAL,
@@ -33,6 +33,10 @@ def waiting(sequence: int, service: LLMService = CHAT, *, body_bytes: int = 500)
     )
 
 
+def heads_by_lane(queue: AdmissionQueue) -> list[list[TrackedRequest]]:
+    return [queue.heads(lane) for lane in queue.lanes()]
+
+
 def give_up(queue: AdmissionQueue, tracked: TrackedRequest) -> None:
     queue.forget(tracked)
     tracked.enter(RequestPhase.CANCELLED)
@@ -53,25 +57,25 @@ def come_back(queue: AdmissionQueue, tracked: TrackedRequest) -> None:
 def test_a_flow_is_served_by_original_arrival() -> None:
     first, second, third = waiting(1), waiting(2), waiting(3)
     queue = queue_of(second, third, first)
-    assert queue.heads_by_priority() == [[first]]
+    assert heads_by_lane(queue) == [[first]]
     assert queue.take_head(first) is second
 
 
 def test_arrivals_of_one_instant_are_served_by_their_number() -> None:
     early, late = make_tracked("early", sequence=1), make_tracked("late", sequence=2)
-    assert queue_of(late, early).heads_by_priority() == [[early]]
+    assert heads_by_lane(queue_of(late, early)) == [[early]]
 
 
 def test_heads_come_by_priority_highest_first() -> None:
     vip, chat, batch, bulk = waiting(4, VIP), waiting(3), waiting(2, BATCH), waiting(1, BULK)
-    assert queue_of(bulk, batch, chat, vip).heads_by_priority() == [[vip], [chat], [batch], [bulk]]
+    assert heads_by_lane(queue_of(bulk, batch, chat, vip)) == [[vip], [chat], [batch], [bulk]]
 
 
 def test_each_target_model_of_a_service_has_its_own_head() -> None:
     one = make_tracked("one", target="lora-a", service=CHAT)
     other = make_tracked("other", target="lora-b", service=CHAT)
     queue = queue_of(one, other)
-    assert queue.heads_by_priority() == [[one, other]]
+    assert heads_by_lane(queue) == [[one, other]]
     assert queue.has_flow(make_tracked("third", target="lora-b", service=CHAT))
     assert not queue.has_flow(make_tracked("fourth", target="lora-c", service=CHAT))
     assert not queue.has_flow(make_tracked("fifth", target="lora-b", service=BATCH))
@@ -82,7 +86,7 @@ def test_a_request_that_comes_back_keeps_its_place_but_waits_apart() -> None:
     queue = queue_of(returning, fresh)
     dispatch(queue, returning)
     come_back(queue, returning)
-    assert queue.heads_by_priority() == [[fresh, returning]]
+    assert heads_by_lane(queue) == [[fresh, returning]]
     assert queue.requests == 2
 
 
@@ -94,7 +98,7 @@ def test_what_was_queued_before_a_dispatch_is_not_found_twice() -> None:
     returning.attempts = 1
     returning.tried = (BackendId("a"),)
     come_back(queue, returning)
-    heads = queue.heads_by_priority()[0]
+    heads = heads_by_lane(queue)[0]
     assert sorted(head.request.id for head in heads) == ["r1", "r2"]
 
 
@@ -102,7 +106,7 @@ def test_the_last_of_a_flow_has_no_successor() -> None:
     only = waiting(1)
     queue = queue_of(only)
     assert queue.take_head(only) is None
-    assert queue.heads_by_priority() == []
+    assert heads_by_lane(queue) == []
     assert queue.requests == 0
 
 
@@ -208,7 +212,11 @@ def test_ten_thousand_cancelled_requests_leave_little_behind() -> None:
         queue.push(tracked)
         give_up(queue, tracked)
     assert queue.requests == 1
-    heaps = (queue._by_expiry, queue._displaceable, queue._bands[NON_CRITICAL].popitem()[1].heap)
+    heaps = (
+        queue._by_expiry,
+        queue._displaceable,
+        next(iter(queue._lanes[lane_of(anchor)].values())).heap,
+    )
     assert max(len(heap._entries) for heap in heaps) < 100
 
 

@@ -1,17 +1,17 @@
 import pytest
 
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
-from gateway.scheduling.model import BackendId, BackendLoad, Forecast
+from gateway.scheduling.model import BackendId, BackendLoad
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import BASE, make_tracked, serving
+from tests.builders import BASE, make_ledger, make_prediction, make_tracked, serving
 
 A, B = BackendId("a"), BackendId("b")
-SLOW = Forecast(ttft_s=1.0, ttft_p90_s=2.0, tpot_s=0.1, tpot_p90_s=0.2)
+SLOW = make_prediction(ttft_s=1.0, tpot_s=0.1)
 
 
 @pytest.fixture
 def ledger() -> BackendLedger:
-    return BackendLedger(default_max_loras=2)
+    return make_ledger(max_loras=2)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def counts(backend: BackendState) -> tuple[int, int, int, int, int]:
 def reserved(
     ledger: BackendLedger, backend: BackendState, tracked: TrackedRequest, now: float = 0.0
 ) -> TrackedRequest:
-    tracked.forecast = SLOW
+    tracked.prediction = SLOW
     ledger.reserve(backend, tracked, now=now)
     return tracked
 

@@ -4,9 +4,10 @@ from random import Random
 
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import LeastOutstandingPicker
+from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import make_backend, make_tracked
+from tests.builders import make_backend, make_prediction, make_tracked
 
 
 def loaded(backend_id: str, sequences: int, *adapters: str, external: float = 0.0) -> BackendState:
@@ -19,10 +20,15 @@ def loaded(backend_id: str, sequences: int, *adapters: str, external: float = 0.
     return backend
 
 
+def opened(*backends: BackendState) -> list[OpenServer]:
+    """The servers, all with the same forecast."""
+    return [OpenServer(backend, make_prediction()) for backend in backends]
+
+
 def picked(tracked: TrackedRequest, *backends: BackendState, cold_cost: float = 8.0) -> str:
     policy = PickerPolicy(cold_adapter_cost=cold_cost)
     picker = LeastOutstandingPicker(policy=policy, rng=Random(1))
-    return picker.pick(tracked, backends, now=0.0).backend.id
+    return picker.pick(tracked, opened(*backends), now=0.0).server.backend.id
 
 
 BASE_REQUEST = make_tracked()
@@ -40,7 +46,10 @@ def test_the_traffic_of_others_counts() -> None:
 def test_equal_servers_are_drawn_uniformly() -> None:
     picker = LeastOutstandingPicker(policy=PickerPolicy(), rng=Random(7))
     backends = [loaded(name, 1) for name in "abc"] + [loaded("busy", 2)]
-    draws = Counter(picker.pick(BASE_REQUEST, backends, now=0.0).backend.id for _ in range(3_000))
+    servers = opened(*backends)
+    draws = Counter(
+        picker.pick(BASE_REQUEST, servers, now=0.0).server.backend.id for _ in range(3_000)
+    )
     assert set(draws) == {"a", "b", "c"}
     three_sigma = 3 * sqrt(3_000 * (1 / 3) * (2 / 3))
     assert all(abs(count - 1_000) <= three_sigma for count in draws.values())
@@ -70,13 +79,13 @@ def test_a_request_for_the_base_model_pays_for_no_adapter() -> None:
 def test_the_choice_shows_what_was_compared() -> None:
     picker = LeastOutstandingPicker(policy=PickerPolicy(), rng=Random(1))
     backends = (loaded("holder", 2, "lora-a"), loaded("cold", 1))
-    choice = picker.pick(ADAPTER_REQUEST, backends, now=0.0)
+    choice = picker.pick(ADAPTER_REQUEST, opened(*backends), now=0.0)
     assert [(c.backend_id, c.reason) for c in choice.candidates] == [
         ("holder", "adapter resident"),
         ("cold", "adapter to load"),
     ]
     assert choice.candidates[0].cost < choice.candidates[1].cost
-    base = picker.pick(BASE_REQUEST, backends[:1], now=0.0)
+    base = picker.pick(BASE_REQUEST, opened(backends[0]), now=0.0)
     assert [c.reason for c in base.candidates] == ["base model"]
 
 

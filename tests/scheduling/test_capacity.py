@@ -1,12 +1,21 @@
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import BackendLoad
 from gateway.scheduling.policy import CapacityPolicy
+from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import make_backend, make_tracked
 
-CAPACITY = Capacity(policy=CapacityPolicy(max_requests_per_backend=4, max_engine_waiting=2))
+CAPACITY = Capacity(
+    policy=CapacityPolicy(max_requests_per_backend=4, max_engine_waiting=2),
+    predictor=LatencyPredictor(prior=StepTimePrior()),
+)
 ONE_MORE = make_tracked("one-more")
+
+
+def is_open(backend: BackendState, tracked: TrackedRequest, *, now: float = 0.0) -> bool:
+    return bool(CAPACITY.open_among(tracked, [backend], now=now))
 
 
 def running(backend: BackendState, *requests: TrackedRequest) -> BackendState:
@@ -26,13 +35,13 @@ def some(count: int) -> list[TrackedRequest]:
 
 
 def test_an_idle_server_is_open() -> None:
-    assert CAPACITY.is_open(make_backend(), ONE_MORE)
+    assert is_open(make_backend(), ONE_MORE)
 
 
 def test_a_server_is_full_at_its_limit_of_sequences() -> None:
     assert not CAPACITY.is_full(running(make_backend(), *some(3)))
     assert CAPACITY.is_full(running(make_backend(), *some(4)))
-    assert not CAPACITY.is_open(running(make_backend(), *some(4)), ONE_MORE)
+    assert not is_open(running(make_backend(), *some(4)), ONE_MORE)
 
 
 def test_the_traffic_of_others_takes_places() -> None:
@@ -44,17 +53,17 @@ def test_the_traffic_of_others_takes_places() -> None:
 def test_a_trace_of_past_external_traffic_takes_no_place() -> None:
     backend = running(make_backend(), *some(3))
     backend.external_running = 0.01
-    assert CAPACITY.is_open(backend, ONE_MORE)
+    assert is_open(backend, ONE_MORE)
 
 
 def test_all_choices_of_a_request_must_fit() -> None:
     backend = running(make_backend(), *some(2))
-    assert CAPACITY.is_open(backend, make_tracked(choices=2))
-    assert not CAPACITY.is_open(backend, make_tracked(choices=3))
+    assert is_open(backend, make_tracked(choices=2))
+    assert not is_open(backend, make_tracked(choices=3))
 
 
 def test_more_choices_than_any_server_has_places_run_alone_on_an_idle_one() -> None:
-    assert CAPACITY.is_open(make_backend(), make_tracked(choices=9))
+    assert is_open(make_backend(), make_tracked(choices=9))
 
 
 def test_a_server_whose_own_queue_grows_is_full() -> None:
@@ -70,22 +79,22 @@ def test_an_adapter_needs_a_slot() -> None:
     backend = running(
         make_backend(adapters=("lora-a", "lora-b"), max_loras=1), make_tracked(target="lora-a")
     )
-    assert CAPACITY.is_open(backend, make_tracked(target="lora-a"))
-    assert not CAPACITY.is_open(backend, make_tracked(target="lora-b"))
-    assert CAPACITY.is_open(backend, ONE_MORE)
+    assert is_open(backend, make_tracked(target="lora-a"))
+    assert not is_open(backend, make_tracked(target="lora-b"))
+    assert is_open(backend, ONE_MORE)
 
 
 def test_the_cache_must_hold_prompts_and_expected_answers() -> None:
     load = BackendLoad(kv_blocks=25, block_tokens=16)  # 400 tokens
     backend = running(make_backend(load=load), make_tracked("r0"), make_tracked("r1"))
-    assert CAPACITY.is_open(backend, make_tracked(prompt_tokens=60, output_tokens=40))
-    assert not CAPACITY.is_open(backend, make_tracked(prompt_tokens=60, output_tokens=41))
+    assert is_open(backend, make_tracked(prompt_tokens=60, output_tokens=40))
+    assert not is_open(backend, make_tracked(prompt_tokens=60, output_tokens=41))
 
 
 def test_a_request_larger_than_the_cache_runs_alone_on_an_idle_server() -> None:
     backend = make_backend(load=BackendLoad(kv_blocks=1, block_tokens=16))
-    assert CAPACITY.is_open(backend, make_tracked(prompt_tokens=10_000))
+    assert is_open(backend, make_tracked(prompt_tokens=10_000))
 
 
 def test_an_unknown_cache_size_closes_no_server() -> None:
-    assert CAPACITY.is_open(running(make_backend(), *some(3)), make_tracked(prompt_tokens=10**6))
+    assert is_open(running(make_backend(), *some(3)), make_tracked(prompt_tokens=10**6))

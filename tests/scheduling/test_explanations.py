@@ -1,16 +1,16 @@
 from gateway.scheduling.backend_picker import Candidate
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import BackendId, Forecast, RequestId
+from gateway.scheduling.model import BackendId, RequestId
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import make_backend, make_tracked
+from tests.builders import make_backend, make_prediction, make_tracked
 
 A, B = make_backend("a"), make_backend("b")
-FORECAST = Forecast(ttft_s=0.1, ttft_p90_s=0.2, tpot_s=0.01, tpot_p90_s=0.02)
+PREDICTION = make_prediction()
 
 
 def dispatched(request_id: str, *, attempt: int = 1) -> TrackedRequest:
     tracked = make_tracked(request_id, arrived_at=1.0)
-    tracked.forecast = FORECAST
+    tracked.prediction = PREDICTION
     tracked.backend_id = BackendId("a")
     tracked.attempts = attempt
     return tracked
@@ -18,13 +18,13 @@ def dispatched(request_id: str, *, attempt: int = 1) -> TrackedRequest:
 
 def test_an_explanation_tells_what_was_compared_and_what_was_closed() -> None:
     kept = Explanations()
-    candidates = (Candidate(A.id, 2.0, "base model"),)
+    candidates = (Candidate(A.id, 2.0, 0.5, 0.02, "base model"),)
     kept.keep(dispatched("r1"), candidates, (A, B), 3.5)
     found = kept.find(RequestId("r1"))
     assert found is not None
     assert (found.decided_at, found.waited_s, found.attempt) == (3.5, 2.5, 1)
     assert (found.service, found.target, found.adapter) == ("chat", "base", None)
-    assert (found.chosen, found.forecast) == ("a", FORECAST)
+    assert (found.chosen, found.forecast) == ("a", PREDICTION.forecast())
     assert found.candidates == candidates
     assert found.closed == ("b",)
 

@@ -30,7 +30,7 @@ class Running:
             front_end=rig.front_end,
             admin=AdminPages(pools=rig.pools, render_metrics=lambda: b""),
             pools=rig.pools,
-            monitors=[monitor],
+            background=[monitor],
             listen=listen,
         )
         self.rig = rig
