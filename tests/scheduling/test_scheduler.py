@@ -5,9 +5,7 @@ CheckedScheduler makes sure after each event of these tests too that the contrac
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.decisions import Dispatch, RefusalReason
-from gateway.scheduling.model import (
-    CRITICAL,
-)
+from gateway.scheduling.model import CRITICAL, LatencyObjective
 from gateway.scheduling.policy import QueuePolicy
 from tests.builders import make_request, make_service
 from tests.scheduling.scheduler_scenes import BATCH, CHAT, dispatched, refused, scheduler_of
@@ -70,6 +68,20 @@ class TestArrivals:
         assert checked.arrive(make_request("small", service="chat")) == []
         assert dispatched(checked.finish("r1")) == [("large", "a"), ("small", "a")]
 
+    def test_a_critical_request_that_can_only_be_late_does_not_wait_beside_an_idle_server(
+        self,
+    ) -> None:
+        hurried = make_service(
+            "hurried", priority=CRITICAL, objective=LatencyObjective(ttft_s=0.001)
+        )
+        checked = scheduler_of("a", services=[hurried])
+        assert dispatched(checked.arrive(make_request("r1", service="hurried"))) == [("r1", "a")]
+
+    def test_an_idle_server_takes_a_prompt_of_any_length(self) -> None:
+        checked = scheduler_of("a")
+        endless = make_request("r1", service="chat", prompt_tokens=2_000_000)
+        assert dispatched(checked.arrive(endless)) == [("r1", "a")]
+
 
 class TestOrder:
     def test_higher_priorities_go_first_whatever_the_arrival(self) -> None:
@@ -111,6 +123,22 @@ class TestOrder:
         assert checked.arrive(make_request("single", service="chat")) == []
         emptied, other = checked.backend_of("r0"), checked.backend_of("r1")
         assert dispatched(checked.finish("r0")) == [("pair", emptied), ("single", other)]
+
+    def test_a_server_kept_for_an_overtaken_head_is_offered_to_others_when_that_has_left(
+        self,
+    ) -> None:
+        checked = scheduler_of("a", "b", slots=2)
+        for number in range(4):
+            checked.arrive(make_request(f"r{number}", service="chat"))
+        on_a = [r for r in checked.ids_in("in flight") if checked.backend_of(r) == "a"]
+        on_b = [r for r in checked.ids_in("in flight") if checked.backend_of(r) == "b"]
+        checked.arrive(make_request("pair", service="chat", choices=2))
+        checked.arrive(make_request("s1", service="batch"))
+        checked.arrive(make_request("s2", service="batch"))
+        assert dispatched(checked.finish(on_a[0])) == [("s1", "a")]
+        assert checked.finish(on_a[1]) == [], "the other place on a is kept for the pair"
+        assert checked.finish(on_b[0]) == []
+        assert dispatched(checked.finish(on_b[1])) == [("pair", "b"), ("s2", "a")]
 
     def test_a_cancelled_head_lets_the_next_one_go(self) -> None:
         checked = scheduler_of("a", slots=2)
