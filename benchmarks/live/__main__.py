@@ -1,0 +1,121 @@
+"""Proofs on a running gateway: `python -m benchmarks.live {streams,adapters,cancellations}`.
+
+Each starts simulated servers and the gateway as processes of their own on loopback, prints a table
+and stops everything it started. Exit status: 0 all is as wanted, 1 something is not.
+"""
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from benchmarks.live.adapters import (
+    AdaptersPlan,
+    adapter_names,
+    check_adapters,
+    check_split,
+    split_settings,
+)
+from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
+from benchmarks.live.findings import Finding, as_json, table
+from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
+from benchmarks.live.streams import StreamsPlan, check_streams
+
+_SERVERS = 3
+_ADAPTERS = 20
+_SLOTS = 4
+
+
+async def _streams(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    options = SiteOptions(
+        servers=_SERVERS,
+        time_scale=args.time_scale or 0.1,
+        settings={"max_requests_per_backend": args.requests, "queue_timeout": "5min"},
+        folder=folder,
+    )
+    async with site_of_processes(options) as site:
+        plan = StreamsPlan(streams=args.requests, tokens=args.tokens)
+        findings = await check_streams(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _adapters(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    names = adapter_names(_ADAPTERS)
+    options = SiteOptions(
+        servers=_SERVERS,
+        adapters=names,
+        slots=_SLOTS,
+        time_scale=args.time_scale or 2.0,
+        settings=split_settings(),
+        folder=folder,
+    )
+    plan = AdaptersPlan(
+        requests=args.requests,
+        adapters=_ADAPTERS,
+        slots=_SLOTS,
+        tokens=args.tokens,
+        split_requests=args.split_requests,
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_adapters(site, plan)
+        findings += await check_split(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    options = SiteOptions(
+        servers=_SERVERS,
+        time_scale=args.time_scale or 0.2,
+        settings={"max_requests_per_backend": 32, "queue_timeout": "5min"},
+        folder=folder,
+    )
+    async with site_of_processes(options) as site:
+        plan = CancellationsPlan(requests=args.requests, at_once=args.requests * 3 // 10)
+        findings = await check_cancellations(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="CHECK")
+    _add(commands.add_parser("streams", help="concurrent streams"), _streams, 1000, 100)
+    adapters = commands.add_parser("adapters", help="20 adapters in 4 slots, and a split 90/10")
+    _add(adapters, _adapters, 200, 60)
+    adapters.add_argument(
+        "--split-requests", type=int, default=1000, help="through the split (1000)"
+    )
+    _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    return parser
+
+
+def _add(
+    parser: argparse.ArgumentParser,
+    check: Callable[[argparse.Namespace, Path], Awaitable[list[Finding]]],
+    requests: int,
+    tokens: int,
+) -> None:
+    parser.set_defaults(check=check)
+    parser.add_argument("--requests", type=int, default=requests, help=f"how many ({requests})")
+    if tokens:
+        parser.add_argument("--tokens", type=int, default=tokens, help=f"of each answer ({tokens})")
+    parser.add_argument("--time-scale", type=float, help="engine seconds per second")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for journal and log; kept")
+
+
+def main() -> int:
+    """Run one check; return the exit status."""
+    args = _parser().parse_args()
+    with TemporaryDirectory() as passing:
+        folder = args.keep or Path(passing)
+        folder.mkdir(parents=True, exist_ok=True)
+        findings = uvloop.run(args.check(args, folder))
+    print(as_json(findings) if args.json else table(findings))
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
