@@ -41,6 +41,11 @@ def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
             yield f"pools[{index}].servers", "no servers, so every request will be refused"
         if not pool.services and not pool.accept_unregistered_models:
             yield f"pools[{index}]", "no services and no other models accepted: nothing to serve"
+        if pool.margin_non_critical > pool.margin_critical:
+            yield (
+                f"pools[{index}].margin_non_critical",
+                "above margin_critical: Non-Critical requests start where Critical ones wait",
+            )
         for key, service in _services(index, pool):
             if service.targets and not any(target.weight for target in service.targets):
                 yield f"{key}.targets", "every weight is 0, so its requests will be refused"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.settings.loading import CONFIG_VARIABLE, load_settings
-from gateway.settings.schema import PoolDefaults, Settings, flag, variable
+from gateway.settings.pool_defaults import PolicyTuning, PoolDefaults
+from gateway.settings.schema import Settings, flag, variable
 
 _FILE_ONLY = frozenset({"pools"})
 
@@ -19,14 +20,22 @@ def add_setting_flags(parser: ArgumentParser) -> None:
         help=f"YAML file, see config/gateway.yaml [{CONFIG_VARIABLE}]",
     )
     defaults = Settings().model_dump(mode="json")
-    keys = [key for key in Settings.model_fields if key not in _FILE_ONLY]
-    for key in sorted(keys, key=lambda key: key in PoolDefaults.model_fields):
-        field = Settings.model_fields[key]
+    process = parser.add_argument_group("the process")
+    pools = parser.add_argument_group("defaults of pools", "each may be set again inside a pool")
+    tuning = parser.add_argument_group(
+        "for measurement", "the defaults were chosen by the policy benchmark"
+    )
+    for key, field in Settings.model_fields.items():
+        if key in _FILE_ONLY:
+            continue
         help_text = f"{field.description} [{variable(key)}, default {_shown(defaults[key])}]"
         kind: dict[str, Any] = (
             {"action": BooleanOptionalAction} if field.annotation is bool else {"metavar": "VALUE"}
         )
-        parser.add_argument(
+        group = process
+        if key in PoolDefaults.model_fields:
+            group = tuning if key in PolicyTuning.model_fields else pools
+        group.add_argument(
             flag(key), dest=key, default=SUPPRESS, help=help_text.replace("%", "%%"), **kind
         )
 

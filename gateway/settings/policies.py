@@ -43,6 +43,9 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
         pool=LLMServerPool(
             name=pool.name,
             services=tuple(_service(service) for service in pool.services),
+            default_objective=LatencyObjective(
+                ttft_s=pool.default_objective.ttft, tpot_s=pool.default_objective.tpot
+            ),
             accept_unregistered_models=pool.accept_unregistered_models,
         ),
         queue=QueuePolicy(
@@ -60,9 +63,27 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             max_requests_per_backend=pool.max_requests_per_backend,
             max_engine_waiting=pool.max_engine_waiting,
             default_max_loras=pool.default_max_loras,
+            chunk_budget_tokens=pool.prefill_chunk_tokens,
+            engine_backlog_steps=pool.engine_backlog_steps,
+            margin_critical=pool.margin_critical,
+            margin_non_critical=pool.margin_non_critical,
         ),
-        fairness=FairnessPolicy(dimension=pool.fairness_dimension),
-        picker=PickerPolicy(kind=pool.picker, cold_adapter_cost=pool.picker_cold_adapter_cost),
+        fairness=FairnessPolicy(
+            dimension=pool.fairness_dimension,
+            window_s=pool.fairness_window,
+            tolerance=pool.fairness_tolerance,
+            neutral_requests=pool.fairness_neutral_requests,
+            late_share=pool.fairness_late_share,
+        ),
+        picker=PickerPolicy(
+            kind=pool.picker,
+            cold_adapter_cost=pool.picker_cold_adapter_cost,
+            miss_cost=pool.picker_miss_cost,
+            slot_price=pool.picker_slot_price,
+            load_price=pool.picker_load_price,
+            prefill_price_per_s=pool.picker_prefill_price,
+            tie_tolerance=pool.picker_tie_tolerance,
+        ),
     )
 
 

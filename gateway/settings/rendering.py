@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from gateway.settings.schema import PoolDefaults, PoolSettings, Settings
+from gateway.settings.pool_defaults import PoolDefaults
+from gateway.settings.schema import PoolSettings, Settings
 
 _WIDTH = 100
 

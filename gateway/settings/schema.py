@@ -1,26 +1,18 @@
 """Every key there is, with its type, bounds, default and description.
 
 The description is the help text of the flag. Top-level keys are also flags (`--queue-timeout`)
-and variables (`GATEWAY_QUEUE_TIMEOUT`); `PoolDefaults` may be set again inside a pool.
+and variables (`GATEWAY_QUEUE_TIMEOUT`); those of pool_defaults.py may be set again inside a pool.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_settings import NoDecode
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
-from gateway.scheduling.policy import (
-    CapacityPolicy,
-    FairnessDimension,
-    FairnessPolicy,
-    PickerKind,
-    PickerPolicy,
-    QueuePolicy,
-    RetryPolicy,
-)
+from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
     Percentile,
@@ -31,13 +23,9 @@ from gateway.settings.quantities import (
     split_list,
 )
 
-_QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
-_FAIRNESS, _PICKER = FairnessPolicy(), PickerPolicy()
-
 PREFIX = "GATEWAY_"
 
 Name = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -89,65 +77,11 @@ class ServiceSettings(_Group):
     inject_usage: bool = False
 
 
-class PoolDefaults(BaseModel):
-    """What holds for every pool that does not set its own value."""
+class DefaultObjectiveSettings(_Group):
+    """What servers are held to for services without an objective, or without this bound in it."""
 
-    queue_max_requests: Count = Field(
-        _QUEUE.max_requests, description="requests that may wait in a pool's queue"
-    )
-    queue_max_bytes: Size = Field(
-        _QUEUE.max_bytes, description="bytes of request bodies that may wait"
-    )
-    queue_max_non_critical_requests: Count = Field(
-        _QUEUE.max_non_critical_requests, description="Non-Critical requests that may wait"
-    )
-    queue_timeout: Duration = Field(
-        _QUEUE.timeout_s, description="longest wait of a request in the queue"
-    )
-    retry_max_attempts: Annotated[int, Field(ge=1)] = Field(
-        _RETRY.max_attempts, description="servers tried for one request, the first included"
-    )
-    retry_budget_ratio: Annotated[float, Field(ge=0)] = Field(
-        _RETRY.budget_ratio, description="retries earned by each new request"
-    )
-    retry_budget_burst: Annotated[float, Field(ge=0)] = Field(
-        _RETRY.budget_burst, description="most retries that can be saved up"
-    )
-    max_requests_per_backend: Annotated[int, Field(ge=1)] = Field(
-        _CAPACITY.max_requests_per_backend,
-        description="sequences in flight on one server (vLLM's max_num_seqs)",
-    )
-    max_engine_waiting: Count = Field(
-        _CAPACITY.max_engine_waiting,
-        description="requests in a server's own queue above which it gets no more",
-    )
-    default_max_loras: Annotated[int, Field(ge=1)] = Field(
-        _CAPACITY.default_max_loras,
-        description="adapter slots of a server that has not reported them (vLLM's max_loras)",
-    )
-    fairness_dimension: FairnessDimension = Field(
-        _FAIRNESS.dimension, description="what decides between services of one priority"
-    )
-    picker: PickerKind = Field(_PICKER.kind, description="how a server is chosen")
-    picker_cold_adapter_cost: Annotated[float, Field(ge=0)] = Field(
-        _PICKER.cold_adapter_cost,
-        description="requests more that a server holding the adapter may have in flight",
-    )
-    servers_use_priority: bool = Field(
-        default=False, description="send the service's priority: servers schedule by priority"
-    )
-    trust_client_priority: bool = Field(
-        default=False, description="pass the priority in a client's body on to the servers"
-    )
-    upstream_authorization: Literal["forward", "drop"] = Field(
-        "forward", description="what becomes of the client's credentials: forward or drop"
-    )
-    upstream_api_key: SecretStr | None = Field(
-        None, description="bearer key sent to the servers in place of the client's credentials"
-    )
-    forward_steering_headers: bool = Field(
-        default=False, description="pass on headers meant for a gateway: one is behind this one"
-    )
+    ttft: PositiveDuration = 10.0
+    tpot: PositiveDuration = 0.2
 
 
 class PoolSettings(PoolDefaults):
@@ -158,6 +92,7 @@ class PoolSettings(PoolDefaults):
     name: Name
     servers: tuple[ServerUrl, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
+    default_objective: DefaultObjectiveSettings = DefaultObjectiveSettings()
     accept_unregistered_models: bool = Field(
         default_factory=lambda known: not known.get("services")
     )

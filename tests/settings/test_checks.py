@@ -104,6 +104,11 @@ def test_keys_that_contradict_each_other_are_refused(
             "pools[0]",
             "nothing to serve",
         ),
+        (
+            "backends: ['http://a:1']\nmargin_critical: 0.7\nmargin_non_critical: 0.8",
+            "pools[0].margin_non_critical",
+            "start where Critical ones wait",
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_warned_of(

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings.flags import add_setting_flags, settings_of
+from gateway.settings.pool_defaults import PolicyTuning
 from gateway.settings.schema import Settings
 
 
@@ -27,6 +28,15 @@ def test_help_shows_defaults_as_people_write_them(parser: ArgumentParser) -> Non
     assert "default 100ms]" in shown
     assert "default false]" in shown
     assert "[GATEWAY_JOURNAL, default none]" in shown
+
+
+def test_help_tells_what_is_for_measurement_apart_and_last(parser: ArgumentParser) -> None:
+    daily, measured = parser.format_help().split("for measurement:")
+    assert "--margin-critical" in daily
+    assert "--port" in daily
+    assert {f"--{key.replace('_', '-')}" for key in PolicyTuning.model_fields} <= set(
+        measured.split()
+    )
 
 
 def test_flags_that_were_given_are_in_force(parser: ArgumentParser) -> None:

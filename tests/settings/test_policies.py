@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.scheduling.model import LatencyObjective, LLMServerPool, TargetModel
-from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.policy import FairnessDimension, PickerKind, SchedulingPolicy
 from gateway.settings.loading import load_file, load_settings
 from gateway.settings.policies import forwarding_policy, scheduling_policies
 from gateway.wire.http_headers import CredentialPolicy
@@ -47,7 +47,22 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             max_requests_per_backend: 8
             max_engine_waiting: 9
             default_max_loras: 10
+            prefill_chunk_tokens: 12
+            engine_backlog_steps: 1.3
+            margin_critical: 0.14
+            margin_non_critical: 0.15
+            fairness_dimension: deadline
+            fairness_window: 16min
+            fairness_tolerance: 0.17
+            fairness_neutral_requests: 18
+            fairness_late_share: 0.19
+            picker: least_outstanding
             picker_cold_adapter_cost: 11
+            picker_miss_cost: 20
+            picker_slot_price: 21
+            picker_load_price: 22
+            picker_prefill_price: 23
+            picker_tie_tolerance: 0.24
             """
         )
     )
@@ -69,9 +84,22 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("capacity", "max_requests_per_backend"): 8,
         ("capacity", "max_engine_waiting"): 9,
         ("capacity", "default_max_loras"): 10,
-        ("fairness", "dimension"): policy.fairness.dimension,
-        ("picker", "kind"): policy.picker.kind,
+        ("capacity", "chunk_budget_tokens"): 12,
+        ("capacity", "engine_backlog_steps"): 1.3,
+        ("capacity", "margin_critical"): 0.14,
+        ("capacity", "margin_non_critical"): 0.15,
+        ("fairness", "dimension"): FairnessDimension.DEADLINE,
+        ("fairness", "window_s"): 960.0,
+        ("fairness", "tolerance"): 0.17,
+        ("fairness", "neutral_requests"): 18,
+        ("fairness", "late_share"): 0.19,
+        ("picker", "kind"): PickerKind.LEAST_OUTSTANDING,
         ("picker", "cold_adapter_cost"): 11.0,
+        ("picker", "miss_cost"): 20.0,
+        ("picker", "slot_price"): 21.0,
+        ("picker", "load_price"): 22.0,
+        ("picker", "prefill_price_per_s"): 23.0,
+        ("picker", "tie_tolerance"): 0.24,
     }
 
 
@@ -101,6 +129,15 @@ def test_a_service_keeps_all_that_was_configured(policy_of: PolicyOf) -> None:
     assert service.targets == (TargetModel("x", 90.0), TargetModel("y", 10.0))
     assert service.objective == LatencyObjective(ttft_s=0.3, tpot_s=0.05, ntpot_s=0.08)
     assert (service.fairness_weight, service.max_queue_wait_s) == (2.0, 300.0)
+
+
+def test_a_pool_may_set_one_bound_for_services_without_an_objective(
+    write_config: WriteConfig,
+) -> None:
+    settings = load_file(write_config("pools: [{name: p, default_objective: {ttft: 5s}}]"))
+    objective = scheduling_policies(settings)["p"].pool.default_objective
+    shipped = LLMServerPool(name="p").default_objective
+    assert (objective.ttft_s, objective.tpot_s) == (5.0, shipped.tpot_s)
 
 
 def test_targets_without_weights_share_evenly(policy_of: PolicyOf) -> None:

@@ -40,7 +40,8 @@ def test_a_pool_shows_its_servers_services_and_policies_in_force(write_config: W
     assert pool["services"][0]["objective"]["ttft"] == "300ms"
     assert pool["services"][0]["priority"] == "Critical"
     assert pool["queue_timeout"] == "5min"
-    assert pool["picker"] == "least_outstanding"
+    assert pool["default_objective"] == {"ttft": "10s", "tpot": "200ms"}
+    assert pool["picker"] == "latency"
     assert "  servers:  # --backends" in block
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,13 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.settings.checks import warnings
 from gateway.settings.loading import load_file, load_settings, read_file
-from gateway.settings.schema import PoolDefaults, PoolSettings, ServiceSettings, Settings
+from gateway.settings.pool_defaults import PolicyTuning, PoolDefaults
+from gateway.settings.schema import (
+    DefaultObjectiveSettings,
+    PoolSettings,
+    ServiceSettings,
+    Settings,
+)
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -47,8 +54,15 @@ def _missing(model: type[BaseModel], sections: list[dict[str, Any]]) -> set[str]
 
 
 def test_the_documented_values_are_the_defaults() -> None:
-    documented = load_file(CONFIG / "gateway.yaml").model_dump(exclude={"pools"})
-    assert documented == Settings().model_dump(exclude={"pools"})
+    documented = load_file(CONFIG / "gateway.yaml")
+    assert documented.model_dump(exclude={"pools"}) == Settings().model_dump(exclude={"pools"})
+    assert documented.pools[0].default_objective == DefaultObjectiveSettings()
+
+
+def test_what_is_for_measurement_is_documented_apart() -> None:
+    text = (CONFIG / "gateway.yaml").read_text(encoding="utf-8")
+    section = text.partition("# For measurement;")[2].partition("# ---")[0]
+    assert set(re.findall(r"^(\w+):", section, re.MULTILINE)) == set(PolicyTuning.model_fields)
 
 
 def test_every_top_level_key_is_described() -> None:

@@ -180,7 +180,7 @@ HEADERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no policy": (lambda h: h.replace(b'"policy"', b'"politics"'), "line 1, policy: Expected"),
     "seed of another type": (lambda h: h.replace(b'"seed":1', b'"seed":"x"'), "line 1: Expected"),
     "unknown policy": (
-        lambda h: h.replace(b'"least_outstanding"', b'"lottery"'),
+        lambda h: h.replace(b'"latency"', b'"lottery"'),
         "line 1, policy: Invalid enum value",
     ),
     "parameter of another version": (

@@ -1,0 +1,151 @@
+"""The keys that hold for every pool and may be set again inside one, down to the last price.
+
+Names are those of the policies in scheduling/policy.py, with the part they belong to in front.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, SecretStr
+
+from gateway.scheduling.policy import (
+    CapacityPolicy,
+    FairnessDimension,
+    FairnessPolicy,
+    PickerKind,
+    PickerPolicy,
+    QueuePolicy,
+    RetryPolicy,
+)
+from gateway.settings.quantities import Duration, Size
+
+_QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
+_FAIRNESS, _PICKER = FairnessPolicy(), PickerPolicy()
+
+Count = Annotated[int, Field(ge=0)]
+CountFromOne = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Margin = Annotated[float, Field(gt=0, le=1)]
+
+
+class PoolBasics(BaseModel):
+    """What depends on the servers and on what is wanted of them."""
+
+    queue_max_requests: Count = Field(
+        _QUEUE.max_requests, description="requests that may wait in a pool's queue"
+    )
+    queue_max_bytes: Size = Field(
+        _QUEUE.max_bytes, description="bytes of request bodies that may wait"
+    )
+    queue_max_non_critical_requests: Count = Field(
+        _QUEUE.max_non_critical_requests, description="Non-Critical requests that may wait"
+    )
+    queue_timeout: Duration = Field(
+        _QUEUE.timeout_s, description="longest wait of a request in the queue"
+    )
+    retry_max_attempts: CountFromOne = Field(
+        _RETRY.max_attempts, description="servers tried for one request, the first included"
+    )
+    retry_budget_ratio: Amount = Field(
+        _RETRY.budget_ratio, description="retries earned by each new request"
+    )
+    retry_budget_burst: Amount = Field(
+        _RETRY.budget_burst, description="most retries that can be saved up"
+    )
+    max_requests_per_backend: CountFromOne = Field(
+        _CAPACITY.max_requests_per_backend,
+        description="sequences in flight on one server (vLLM's max_num_seqs)",
+    )
+    max_engine_waiting: Count = Field(
+        _CAPACITY.max_engine_waiting,
+        description="requests in a server's own queue above which it gets no more",
+    )
+    default_max_loras: CountFromOne = Field(
+        _CAPACITY.default_max_loras,
+        description="adapter slots of a server that has not reported them (vLLM's max_loras)",
+    )
+    prefill_chunk_tokens: CountFromOne = Field(
+        _CAPACITY.chunk_budget_tokens,
+        description="tokens of one step of a server until it shows otherwise"
+        " (vLLM's max_num_batched_tokens)",
+    )
+    margin_critical: Margin = Field(
+        _CAPACITY.margin_critical,
+        description="share of a latency bound that the forecast of a Critical request may use",
+    )
+    margin_non_critical: Margin = Field(
+        _CAPACITY.margin_non_critical, description="the same for a Non-Critical request"
+    )
+    fairness_dimension: FairnessDimension = Field(
+        _FAIRNESS.dimension,
+        description="what decides between services of one priority:"
+        f" {', '.join(FairnessDimension)}",
+    )
+    fairness_window: Annotated[Duration, Field(ge=1)] = Field(
+        _FAIRNESS.window_s, description="time over which services are held to their objectives"
+    )
+    picker: PickerKind = Field(
+        _PICKER.kind, description=f"how a server is chosen: {', '.join(PickerKind)}"
+    )
+    servers_use_priority: bool = Field(
+        default=False, description="send the service's priority: servers schedule by priority"
+    )
+    trust_client_priority: bool = Field(
+        default=False, description="pass the priority in a client's body on to the servers"
+    )
+    upstream_authorization: Literal["forward", "drop"] = Field(
+        "forward", description="what becomes of the client's credentials: forward or drop"
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None, description="bearer key sent to the servers in place of the client's credentials"
+    )
+    forward_steering_headers: bool = Field(
+        default=False, description="pass on headers meant for a gateway: one is behind this one"
+    )
+
+
+class PolicyTuning(BaseModel):
+    """Prices and thresholds of the policies; the defaults were chosen by the policy benchmark."""
+
+    engine_backlog_steps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        _CAPACITY.engine_backlog_steps,
+        description="prefill steps that may be pending on a server, so that it never runs dry",
+    )
+    fairness_tolerance: Share = Field(
+        _FAIRNESS.tolerance,
+        description="difference in adherence within which the earliest deadline goes first",
+    )
+    fairness_late_share: Share = Field(
+        _FAIRNESS.late_share,
+        description="share of tokens for Critical requests that are late, while others are not",
+    )
+    fairness_neutral_requests: CountFromOne = Field(
+        _FAIRNESS.neutral_requests,
+        description="requests exactly at its target that a service starts with",
+    )
+    picker_miss_cost: Amount = Field(
+        _PICKER.miss_cost, description="cost of one expected miss, in units of headroom (latency)"
+    )
+    picker_slot_price: Amount = Field(
+        _PICKER.slot_price,
+        description="cost of taking an adapter slot where they are scarce (latency)",
+    )
+    picker_load_price: Amount = Field(
+        _PICKER.load_price, description="cost of loading an adapter (latency)"
+    )
+    picker_prefill_price: Amount = Field(
+        _PICKER.prefill_price_per_s, description="cost of a second of prefill (latency)"
+    )
+    picker_tie_tolerance: Share = Field(
+        _PICKER.tie_tolerance,
+        description="servers within this share of the lowest cost are drawn at random (latency)",
+    )
+    picker_cold_adapter_cost: Amount = Field(
+        _PICKER.cold_adapter_cost,
+        description="requests more that a server holding the adapter may have in flight"
+        " (least_outstanding)",
+    )
+
+
+class PoolDefaults(PolicyTuning, PoolBasics):  # in this order, the basics are shown first
+    """What holds for every pool that does not set its own value."""
