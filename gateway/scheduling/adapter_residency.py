@@ -8,21 +8,23 @@ of what we dispatched, capped by the number of slots, corrected by what is repor
 
 
 class AdapterResidency:
-    """LoRA slots of one server."""
+    """LoRA slots of one server.
 
-    __slots__ = ("_active", "_external", "_last_used_at", "max_loras")
+    Attributes:
+        max_loras: number of slots.
+        active: requests in flight per adapter, ours only. Not to be changed by the caller.
+        crowding: share of the slots in use, 0 to 1 (above where others wait for one).
+    """
+
+    __slots__ = ("_external", "_last_used_at", "active", "crowding", "max_loras")
 
     def __init__(self, *, max_loras: int) -> None:
         """Start empty. `max_loras` is the number of slots until the server reports its own."""
         self.max_loras = max_loras
-        self._active: dict[str, int] = {}
+        self.active: dict[str, int] = {}
+        self.crowding = 0.0
         self._external: tuple[str, ...] = ()
         self._last_used_at: dict[str, float] = {}
-
-    @property
-    def active(self) -> dict[str, int]:
-        """Requests in flight per adapter, ours only. Not to be changed by the caller."""
-        return self._active
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -32,21 +34,16 @@ class AdapterResidency:
     @property
     def slots_in_use(self) -> int:
         """Slots held by adapters with requests in flight, ours and others'."""
-        return len(self._active) + len(self._external)
-
-    @property
-    def crowding(self) -> float:
-        """Share of the slots in use, 0 to 1."""
-        return (len(self._active) + len(self._external)) / max(1, self.max_loras)
+        return len(self.active) + len(self._external)
 
     def admits(self, adapter: str) -> bool:
         """Whether a request for this adapter would run at once: it is active, or a slot is free.
 
         Where others use more adapters than there are slots, theirs may be waiting for one.
         """
-        if adapter in self._active:
+        if adapter in self.active:
             return True
-        in_use = self.slots_in_use
+        in_use = len(self.active) + len(self._external)
         return in_use < self.max_loras or (in_use == self.max_loras and adapter in self._external)
 
     def is_resident(self, adapter: str) -> bool:
@@ -55,18 +52,20 @@ class AdapterResidency:
 
     def acquire(self, adapter: str, *, now: float) -> None:
         """Count one more request for the adapter, loading it in place of the least recent one."""
-        self._active[adapter] = self._active.get(adapter, 0) + 1
+        self.active[adapter] = self.active.get(adapter, 0) + 1
         if adapter in self._external:
             self._external = tuple(name for name in self._external if name != adapter)
+        self._weigh()
         self._touch(adapter, now)
 
     def release(self, adapter: str, *, now: float) -> None:
         """Count one request less; the adapter stays resident until its slot is taken."""
-        left = self._active[adapter] - 1
+        left = self.active[adapter] - 1
         if left:
-            self._active[adapter] = left
+            self.active[adapter] = left
         else:
-            del self._active[adapter]
+            del self.active[adapter]
+            self._weigh()
         self._touch(adapter, now)
 
     def report(self, active: tuple[str, ...], *, max_loras: int | None, taken_at: float) -> None:
@@ -80,8 +79,9 @@ class AdapterResidency:
         self._external = tuple(
             name
             for name in active
-            if name not in self._active and used_at.get(name, -1.0) < taken_at
+            if name not in self.active and used_at.get(name, -1.0) < taken_at
         )
+        self._weigh()
         for name in self._external:
             self._touch(name, used_at.get(name, -1.0))
         self._evict_down_to(self.max_loras)
@@ -89,13 +89,18 @@ class AdapterResidency:
     def forget(self) -> None:
         """Drop what was believed of idle adapters: the server may have restarted."""
         self._external = ()
+        self._weigh()
         self._last_used_at = {
-            name: at for name, at in self._last_used_at.items() if name in self._active
+            name: at for name, at in self._last_used_at.items() if name in self.active
         }
+
+    def _weigh(self) -> None:
+        self.crowding = (len(self.active) + len(self._external)) / max(1, self.max_loras)
 
     def _touch(self, adapter: str, at: float) -> None:
         self._last_used_at.pop(adapter, None)
-        self._evict_down_to(self.max_loras - 1)
+        if len(self._last_used_at) >= self.max_loras:
+            self._evict_down_to(self.max_loras - 1)
         self._last_used_at[adapter] = at
 
     def _evict_down_to(self, room: int) -> None:
@@ -105,7 +110,7 @@ class AdapterResidency:
         idle = [
             name
             for name in self._last_used_at
-            if name not in self._active and name not in self._external
+            if name not in self.active and name not in self._external
         ]
         for name in idle[:excess]:
             del self._last_used_at[name]

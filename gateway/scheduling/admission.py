@@ -86,6 +86,8 @@ class Admission:
         tracked.late_at = float("inf")
         serving = self._ledger.serving(tracked.target)
         if tracked.service.objective is not None and serving:
+            if self._rules.shortlist is not None:
+                serving = (self._rules.shortlist.soonest(tracked, serving, now=now),)
             ttft_s = self._rules.capacity.soonest_ttft_s(tracked, serving, now=now)
             tracked.late_at = tracked.arrived_at + max(0.0, tracked.ttft_bound_s - ttft_s)
 

@@ -7,8 +7,10 @@ what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledge
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from gateway.scheduling.adapter_holders import AdapterHolders
 from gateway.scheduling.adapter_residency import AdapterResidency
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
+from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Outlook
 from gateway.scheduling.prefix_index import PrefixIndex
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -36,7 +38,7 @@ class BackendState:
 
     Attributes:
         usable: joined and not left; `draining` takes nothing new.
-        models: what it serves, by name.
+        models: what it serves, by name; `lora_models` are the adapters among them.
         in_flight: requests dispatched there whose upstream is not known to be closed.
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
         pending_prefill_tokens: uncached prompt tokens of requests without a first token.
@@ -46,7 +48,11 @@ class BackendState:
             `external_context_tokens`.
         chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
         hold: the request that an adapter slot is kept for, or None.
-        tpot_bounds: TPOT that requests in flight there were admitted under, with their number.
+        tpot_bounds: TPOT that requests in flight there were admitted under, with their number;
+            `strictest_tpot_s` is the lowest, infinite without any.
+        kv_capacity_tokens: KV cache size in tokens as reported, or None.
+        outlook, glance: what forecasts start from; the predictor makes them, when they are asked
+            for at or after `fresh_until`. Whatever changes the numbers above sets that to NEVER.
         last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
         unseen: those of `in_flight` whose progress shows only at their end (not streamed).
     """
@@ -60,18 +66,24 @@ class BackendState:
         "draining",
         "external_context_tokens",
         "external_running",
+        "fresh_until",
+        "glance",
         "hold",
         "id",
         "in_flight",
+        "kv_capacity_tokens",
         "kv_reserved_tokens",
         "last_chunk_at",
         "load",
         "load_taken_at",
         "longest_prefill_tokens",
+        "lora_models",
         "models",
+        "outlook",
         "pending_prefill_tokens",
         "prefixes",
         "sequences",
+        "strictest_tpot_s",
         "tpot_bounds",
         "unseen",
         "usable",
@@ -83,6 +95,7 @@ class BackendState:
         self.usable = False
         self.draining = False
         self.models: dict[str, ServedModel] = {}
+        self.lora_models: dict[str, None] = {}
         self.in_flight: dict[RequestId, TrackedRequest] = {}
         self.unseen: dict[RequestId, TrackedRequest] = {}
         self.adapters = AdapterResidency(max_loras=max_loras)
@@ -98,6 +111,11 @@ class BackendState:
         self.external_context_tokens = 0.0
         self.chunk_budget_tokens = chunk_budget_tokens
         self.tpot_bounds: dict[float, int] = {}
+        self.strictest_tpot_s = float("inf")
+        self.kv_capacity_tokens: int | None = None
+        self.outlook: Outlook = NO_OUTLOOK
+        self.glance: Glance = NO_GLANCE
+        self.fresh_until = NEVER
         self.hold: Hold | None = None
         self.last_chunk_at: float | None = None
         self.load = BackendLoad()
@@ -109,13 +127,6 @@ class BackendState:
             f"<BackendState {self.id} usable={self.usable} in_flight={len(self.in_flight)}"
             f" adapters={self.adapters.active}>"
         )
-
-    @property
-    def kv_capacity_tokens(self) -> int | None:
-        """KV cache size in tokens as reported, or None."""
-        if self.load.kv_blocks is None or self.load.block_tokens is None:
-            return None
-        return self.load.kv_blocks * self.load.block_tokens
 
     def takes(self, model: str) -> bool:
         """Whether it may be given new requests for this model."""
@@ -136,8 +147,7 @@ class BackendState:
 
     def adapter_of(self, model: str) -> str | None:
         """The LoRA adapter that serving this model takes here, or None for a base model."""
-        served = self.models.get(model)
-        return model if served is not None and served.parent is not None else None
+        return model if model in self.lora_models else None
 
 
 class BackendLedger:
@@ -145,6 +155,7 @@ class BackendLedger:
 
     Attributes:
         default_max_loras: adapter slots of servers that join from now on, until they report.
+        is_empty: whether no server is usable (draining ones do not count).
     """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
@@ -154,6 +165,8 @@ class BackendLedger:
         self._backends: dict[BackendId, BackendState] = {}
         self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
         self._known_models: dict[str, None] = {}
+        self._holders = AdapterHolders()
+        self.is_empty = True
 
     @property
     def backends(self) -> Iterable[BackendState]:
@@ -168,14 +181,14 @@ class BackendLedger:
         """Servers that may be given new requests for this model."""
         return self._open_by_model.get(model, ())
 
+    def holding(self, adapter: str) -> list[BackendState]:
+        """Servers that hold the adapter and may be given new requests for it."""
+        holders = [self._backends[backend_id] for backend_id in self._holders.of(adapter)]
+        return [backend for backend in holders if backend.takes(adapter)]
+
     def knows(self, model: str) -> bool:
         """Whether any server, also one that is away, is known to serve the model."""
         return model in self._known_models
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no server is usable (draining ones do not count)."""
-        return not any(b.usable and not b.draining for b in self._backends.values())
 
     def join(self, backend_id: BackendId, models: tuple[ServedModel, ...]) -> BackendState:
         """Make a server usable, or update what it serves."""
@@ -192,10 +205,13 @@ class BackendLedger:
             backend.prefixes.clear()
             backend.load = BackendLoad()
             backend.load_taken_at = None
+            backend.kv_capacity_tokens = None
             backend.external_running = 0.0
+            backend.fresh_until = NEVER
         backend.usable = True
         backend.draining = False
         backend.models = {model.name: model for model in models}
+        backend.lora_models = {model.name: None for model in models if model.parent is not None}
         self._index_models()
         return backend
 
@@ -219,6 +235,11 @@ class BackendLedger:
             return
         backend.load = load
         backend.load_taken_at = taken_at
+        backend.fresh_until = NEVER
+        if load.kv_blocks is None or load.block_tokens is None:
+            backend.kv_capacity_tokens = None
+        else:
+            backend.kv_capacity_tokens = load.kv_blocks * load.block_tokens
         if load.running is not None:
             excess = max(0.0, load.running + (load.waiting or 0) - backend.sequences)
             backend.external_running += _EXTERNAL_EWMA * (excess - backend.external_running)
@@ -241,6 +262,7 @@ class BackendLedger:
 
     def reserve(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
         """Count the request on the server; its prefill is pending from here."""
+        backend.fresh_until = NEVER
         tracked.backend_id = backend.id
         tracked.dispatched_at = now
         tracked.prefill_pending = True
@@ -252,14 +274,16 @@ class BackendLedger:
         backend.dispatches += 1
         if tracked.request.prefix_blocks:
             self._note_prefix(backend, tracked)
-        if tracked.tpot_bound_s is not None:
-            bounds = backend.tpot_bounds
-            bounds[tracked.tpot_bound_s] = bounds.get(tracked.tpot_bound_s, 0) + 1
+        bound_s = tracked.tpot_bound_s
+        if bound_s is not None:
+            backend.tpot_bounds[bound_s] = backend.tpot_bounds.get(bound_s, 0) + 1
+            backend.strictest_tpot_s = min(bound_s, backend.strictest_tpot_s)
         backend.sequences += tracked.request.choices
         backend.pending_prefill_tokens += tracked.uncached_tokens
         backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
         if tracked.adapter is not None:
             backend.adapters.acquire(tracked.adapter, now=now)
+            self._holders.note(tracked.adapter, backend.id, backend.adapters)
 
     def _note_prefix(self, backend: BackendState, tracked: TrackedRequest) -> None:
         kv_tokens = backend.kv_capacity_tokens
@@ -272,6 +296,7 @@ class BackendLedger:
         """Move the request from prefill to decoding; harmless when already there."""
         if not tracked.prefill_pending:
             return
+        backend.fresh_until = NEVER
         tracked.prefill_pending = False
         backend.pending_prefill_tokens -= tracked.uncached_tokens
         backend.longest_prefill_tokens = max(
@@ -284,7 +309,9 @@ class BackendLedger:
         """Set the request's output tokens so far; counts never go back."""
         grown = tokens - tracked.output_tokens
         if grown > 0:
-            self.end_prefill(backend, tracked)
+            if tracked.prefill_pending:
+                self.end_prefill(backend, tracked)
+            backend.fresh_until = NEVER
             tracked.output_tokens = tokens
             backend.context_tokens += grown
 
@@ -302,14 +329,17 @@ class BackendLedger:
 
     def release(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
         """Take the request off the server's counts; exactly the reverse of what was added."""
+        backend.fresh_until = NEVER
         del backend.in_flight[tracked.request.id]
         backend.unseen.pop(tracked.request.id, None)
         backend.sequences -= tracked.request.choices
         backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
-        if tracked.tpot_bound_s is not None:
-            backend.tpot_bounds[tracked.tpot_bound_s] -= 1
-            if not backend.tpot_bounds[tracked.tpot_bound_s]:
-                del backend.tpot_bounds[tracked.tpot_bound_s]
+        bound_s = tracked.tpot_bound_s
+        if bound_s is not None:
+            backend.tpot_bounds[bound_s] -= 1
+            if not backend.tpot_bounds[bound_s]:
+                del backend.tpot_bounds[bound_s]
+                backend.strictest_tpot_s = min(backend.tpot_bounds, default=float("inf"))
         if tracked.prefill_pending:
             backend.pending_prefill_tokens -= tracked.uncached_tokens
             tracked.prefill_pending = False
@@ -331,3 +361,4 @@ class BackendLedger:
                     index.setdefault(name, []).append(backend)
         self._open_by_model = {name: tuple(found) for name, found in index.items()}
         self._known_models = known
+        self.is_empty = not any(b.usable and not b.draining for b in self._backends.values())

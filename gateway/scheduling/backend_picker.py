@@ -1,7 +1,6 @@
 """Which of the open servers gets the request."""
 
 from collections.abc import Sequence
-from math import exp, log
 from random import Random
 from typing import NamedTuple, Protocol
 
@@ -9,16 +8,7 @@ from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import PickerPolicy
-from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
-
-_P90_SIGMAS = 1.2816
-_LOGISTIC = 1.702
-"""Scale that brings the logistic function within .01 of the normal distribution."""
-_FLAT = 40.0
-"""Beyond this many units the logistic function is 0 or 1 in floating point."""
-_REMAINING_TOKENS = 100.0
-"""About what a running request still has to decode; a prefill's stall is spread over them."""
 
 
 class Candidate(NamedTuple):
@@ -32,10 +22,33 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """The server picked, and the table of all that were compared."""
+    """The server picked, and what it was compared with: open servers and the cost of each.
+
+    `adapter` is the one that the request needs there, or None.
+    """
 
     server: OpenServer
-    candidates: tuple[Candidate, ...]
+    servers: Sequence[OpenServer]
+    costs: Sequence[float]
+    adapter: str | None
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The comparison as a table, made when somebody asks."""
+        return tuple(
+            Candidate(
+                backend.id,
+                cost,
+                prediction.ttft_s,
+                prediction.tpot_s,
+                self._reason(cold=prediction.cold_adapter),
+            )
+            for (backend, prediction), cost in zip(self.servers, self.costs, strict=True)
+        )
+
+    def _reason(self, *, cold: bool) -> str:
+        if self.adapter is None:
+            return "base model"
+        return "adapter to load" if cold else "adapter resident"
 
 
 class BackendPicker(Protocol):
@@ -61,113 +74,28 @@ class LeastOutstandingPicker:
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; ties are drawn uniformly."""
         del now
-        rows = []
-        for backend, prediction in servers:
-            cost, reason = self._cost(tracked, backend)
-            rows.append(Candidate(backend.id, cost, prediction.ttft_s, prediction.tpot_s, reason))
-        return _lowest(servers, rows, self._rng, tolerance=0.0)
+        costs = [self._cost(tracked, server.backend) for server in servers]
+        return lowest(tracked, servers, costs, self._rng)
 
-    def _cost(self, tracked: TrackedRequest, backend: BackendState) -> tuple[float, str]:
+    def _cost(self, tracked: TrackedRequest, backend: BackendState) -> float:
         outstanding = backend.sequences + backend.external_running
         adapter = backend.adapter_of(tracked.target)
-        if adapter is None:
-            return outstanding, "base model"
-        if backend.adapters.is_resident(adapter):
-            return outstanding, "adapter resident"
-        return (
-            outstanding + self._policy.cold_adapter_cost + backend.adapters.crowding,
-            "adapter to load",
-        )
+        if adapter is None or backend.adapters.is_resident(adapter):
+            return outstanding
+        return outstanding + self._policy.cold_adapter_cost + backend.adapters.crowding
 
 
-class LatencyPicker:
-    """Fewest expected misses, then most headroom, then the least taken from the pool.
-
-    The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`.
-    """
-
-    def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
-        """Take prices from `policy`; near-ties are drawn from `rng`."""
-        self._policy = policy
-        self._rng = rng
-
-    def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
-        """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
-        scarcity = min(1.0, sum(s.backend.adapters.crowding for s in servers) / len(servers))
-        budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
-        rows = []
-        for backend, prediction in servers:
-            cost, reason = self._cost(tracked, backend, prediction, budget_s, scarcity)
-            rows.append(Candidate(backend.id, cost, prediction.ttft_s, prediction.tpot_s, reason))
-        return _lowest(servers, rows, self._rng, tolerance=self._policy.tie_tolerance)
-
-    def _cost(
-        self,
-        tracked: TrackedRequest,
-        backend: BackendState,
-        prediction: Prediction,
-        budget_s: float,
-        scarcity: float,
-    ) -> tuple[float, str]:
-        ttft_ratio = prediction.ttft_s / budget_s
-        misses = _miss_probability(ttft_ratio, prediction.ttft_p90_s / prediction.ttft_s)
-        headroom = ttft_ratio
-        tpot_spread = prediction.tpot_p90_s / prediction.tpot_s
-        if tracked.tpot_bound_s is not None:
-            tpot_ratio = prediction.tpot_s / tracked.tpot_bound_s
-            misses += _miss_probability(tpot_ratio, tpot_spread)
-            headroom = max(headroom, tpot_ratio)
-        if backend.tpot_bounds:
-            strictest_s = min(backend.tpot_bounds)
-            after = _miss_probability(prediction.tpot_s / strictest_s, tpot_spread)
-            stall_s = prediction.own_prefill_s / _REMAINING_TOKENS
-            before_s = max(0.001, prediction.tpot_s - prediction.own_step_s - stall_s)
-            before = _miss_probability(before_s / strictest_s, tpot_spread)
-            misses += backend.decoding * (after - before)
-        cost = self._policy.miss_cost * misses + headroom
-        cost += self._policy.prefill_price_per_s * prediction.own_prefill_s
-        adapter = backend.adapter_of(tracked.target)
-        if adapter is None:
-            return cost, "base model"
-        active = backend.adapters.active.get(adapter, 0)
-        cost += self._policy.slot_price * scarcity / (1.0 + active)
-        if backend.adapters.is_resident(adapter):
-            return cost, "adapter resident"
-        return cost + self._policy.load_price, "adapter to load"
-
-
-def miss_probability(tracked: TrackedRequest, prediction: Prediction, *, now: float) -> float:
-    """Probability that a request dispatched now misses its service's objective."""
-    objective = tracked.service.objective
-    if objective is None:
-        return 0.0
-    budget_s = tracked.ttft_bound_s - (now - tracked.arrived_at)
-    if budget_s <= 0.0:
-        return 1.0
-    late = _miss_probability(
-        prediction.ttft_s / budget_s, prediction.ttft_p90_s / prediction.ttft_s
-    )
-    if tracked.tpot_bound_s is None:
-        return late
-    slow = _miss_probability(
-        prediction.tpot_s / tracked.tpot_bound_s, prediction.tpot_p90_s / prediction.tpot_s
-    )
-    return 1.0 - (1.0 - late) * (1.0 - slow)
-
-
-def _miss_probability(ratio: float, p90_over_median: float) -> float:
-    """Probability that a lognormal time of this median, relative to its bound, is above 1."""
-    sigma = log(p90_over_median) / _P90_SIGMAS
-    z = _LOGISTIC * log(ratio) / sigma
-    return 1.0 / (1.0 + exp(-max(-_FLAT, min(_FLAT, z))))
-
-
-def _lowest(
-    servers: Sequence[OpenServer], rows: Sequence[Candidate], rng: Random, *, tolerance: float
+def lowest(
+    tracked: TrackedRequest,
+    servers: Sequence[OpenServer],
+    costs: Sequence[float],
+    rng: Random,
+    *,
+    tolerance: float = 0.0,
 ) -> Choice:
-    limit = min(row.cost for row in rows)
+    """The server of the lowest cost; those within a share of it are drawn from uniformly."""
+    limit = min(costs)
     limit += tolerance * abs(limit)
-    best = [number for number, row in enumerate(rows) if row.cost <= limit]
-    chosen = best[0] if len(best) == 1 else best[rng.randrange(len(best))]
-    return Choice(servers[chosen], tuple(rows))
+    best = [number for number, cost in enumerate(costs) if cost <= limit]
+    chosen = servers[best[0] if len(best) == 1 else best[rng.randrange(len(best))]]
+    return Choice(chosen, servers, costs, chosen.backend.adapter_of(tracked.target))

@@ -5,11 +5,7 @@ from typing import assert_never
 
 from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
-from gateway.scheduling.backend_picker import (
-    BackendPicker,
-    LatencyPicker,
-    LeastOutstandingPicker,
-)
+from gateway.scheduling.backend_picker import BackendPicker, LeastOutstandingPicker
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.drain_rate import DrainRate
 from gateway.scheduling.fairness import (
@@ -21,6 +17,7 @@ from gateway.scheduling.fairness import (
     request_cost,
     token_cost,
 )
+from gateway.scheduling.latency_picker import LatencyPicker
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import (
     FairnessDimension,
@@ -33,6 +30,7 @@ from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.shortlist import Shortlist
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.step_time import StepTimePrior
 
@@ -41,21 +39,33 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
     """Wire a scheduler for one pool. `rng` is the only source of its random draws."""
     adherence = SloAdherence(policy=policy.fairness)
     predictor = LatencyPredictor(prior=StepTimePrior())
+    ledger = BackendLedger(
+        default_max_loras=policy.capacity.default_max_loras,
+        chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
+    )
 
     def make_rules(changed: SchedulingPolicy) -> Rules:
+        capacity = Capacity(policy=changed.capacity, predictor=predictor)
+        shortlist = None
+        if changed.picker.kind is PickerKind.LATENCY:
+            shortlist = Shortlist(
+                predictor=predictor,
+                capacity=capacity,
+                ledger=ledger,
+                policy=changed.picker,
+                rng=rng,
+            )
         return Rules(
             policy=changed,
-            capacity=Capacity(policy=changed.capacity, predictor=predictor),
+            capacity=capacity,
             order=_service_order(changed.fairness, adherence),
             picker=_backend_picker(changed.picker, rng),
             retries=RetryBudget(policy=changed.retry),
+            shortlist=shortlist,
         )
 
     knowledge = Knowledge(
-        ledger=BackendLedger(
-            default_max_loras=policy.capacity.default_max_loras,
-            chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
-        ),
+        ledger=ledger,
         predictor=predictor,
         queue=AdmissionQueue(policy=policy.queue),
         services=ServiceDirectory(pool=policy.pool, rng=rng),

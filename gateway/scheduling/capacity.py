@@ -48,30 +48,36 @@ class Capacity:
         )
 
     def open_among(
-        self, tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+        self,
+        tracked: TrackedRequest,
+        backends: Iterable[BackendState],
+        *,
+        now: float,
+        enough: int | None = None,
     ) -> list[OpenServer]:
-        """The servers that may take the request now.
+        """The servers that may take the request now; the first `enough` of them if that is given.
 
         For a late Critical request it is the one that gives its first token soonest: waiting
         would only make it later. Waiting uses up the budget of requests with an objective only;
         those without one are held to the pool's default where others run, not on an idle server.
         """
-        critical = is_critical(tracked.service.priority)
-        margin = self._policy.margin_critical if critical else self._policy.margin_non_critical
+        predict = self._predictor.predict
+        margin = self.margin_of(tracked)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)
+        own_tpot_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
-            if self.is_full(backend) or _is_held(backend, tracked):
+            if self.is_full(backend) or not self._fits(backend, tracked):
                 continue
-            if not self._fits(backend, tracked):
-                continue
-            prediction = self._predictor.predict(backend, tracked, now=now)
+            prediction = predict(backend, tracked, now=now)
+            others_s = backend.strictest_tpot_s
+            strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             if not bound and not backend.in_flight:
                 found.append(OpenServer(backend, prediction))
-            elif prediction.tpot_s > margin * _strictest_tpot_s(backend, tracked):
+            elif prediction.tpot_s > margin * strictest_s:
                 continue
             elif prediction.ttft_s <= budget_s:
                 found.append(OpenServer(backend, prediction))
@@ -79,7 +85,15 @@ class Capacity:
                 soonest is None or prediction.ttft_s < soonest.prediction.ttft_s
             ):
                 soonest = OpenServer(backend, prediction)
+            if len(found) == enough:
+                break
         return found if found or soonest is None else [soonest]
+
+    def margin_of(self, tracked: TrackedRequest) -> float:
+        """The share of its bounds that a request's forecast may use."""
+        if is_critical(tracked.service.priority):
+            return self._policy.margin_critical
+        return self._policy.margin_non_critical
 
     def place_hold(
         self, tracked: TrackedRequest, backends: Sequence[BackendState]
@@ -118,35 +132,26 @@ class Capacity:
 
     def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
         """Whether an adapter slot, places and KV blocks are free: it would run at once."""
-        if not backend.has_slot_for(tracked.target):
-            return False
+        adapter = backend.adapter_of(tracked.target)
+        if adapter is not None:
+            if not backend.adapters.admits(adapter):
+                return False
+            if backend.hold is not None and _is_held(backend, tracked, adapter):
+                return False
         if not backend.in_flight:
             return True  # what is too large for any server runs alone on one
         last = tracked.request.choices - 1  # is_full has looked at the first sequence
         most = self._policy.max_requests_per_backend
-        if backend.sequences + backend.external_running + last >= most:
+        if last and backend.sequences + backend.external_running + last >= most:
             return False
         kv_tokens = backend.kv_capacity_tokens
         needed = tracked.prompt_tokens + tracked.expected_output_tokens
         return kv_tokens is None or backend.kv_reserved_tokens + needed <= kv_tokens
 
 
-def _is_held(backend: BackendState, tracked: TrackedRequest) -> bool:
+def _is_held(backend: BackendState, tracked: TrackedRequest, adapter: str) -> bool:
     """Whether the slot that the request would take or keep is to become free for another."""
     hold = backend.hold
     if hold is None or hold.request_id == tracked.request.id:
         return False
-    adapter = backend.adapter_of(tracked.target)
-    return adapter is not None and (
-        adapter == hold.adapter or adapter not in backend.adapters.active
-    )
-
-
-def _strictest_tpot_s(backend: BackendState, tracked: TrackedRequest) -> float:
-    """The lowest TPOT bound of the request and of those running there; infinite if none."""
-    own = tracked.tpot_bound_s
-    bounds = backend.tpot_bounds
-    if not bounds:
-        return float("inf") if own is None else own
-    lowest = min(bounds)
-    return lowest if own is None or lowest < own else own
+    return adapter == hold.adapter or adapter not in backend.adapters.active

@@ -46,20 +46,21 @@ class Dispatcher:
         self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float
     ) -> Dispatch:
         """Send the request to the best of `servers`, all open to it."""
-        server, candidates = self._rules.picker.pick(tracked, servers, now=now)
+        choice = self._rules.picker.pick(tracked, servers, now=now)
+        backend, prediction = choice.server
         tracked.enter(RequestPhase.DISPATCHED)
-        self._flights.begin(tracked, server, now=now)
+        self._flights.begin(tracked, choice.server, now=now)
         self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
         self._turns.charge(tracked)
         self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
         if tracked.attempts == 1:
             self._rules.retries.earn()
-        self._explanations.keep(tracked, candidates, self._ledger.serving(tracked.target), now)
+        self._explanations.keep(tracked, choice, self._ledger.serving(tracked.target), now)
         return Dispatch(
             tracked.request.id,
-            server.backend.id,
+            backend.id,
             tracked.target,
-            server.prediction.forecast(),
+            prediction.forecast(),
             tracked.attempts,
         )
 

@@ -1,7 +1,9 @@
 """The last dispatches with the table that each was chosen from, bounded."""
 
+from collections import OrderedDict
+
 from gateway.scheduling.backend_ledger import BackendState
-from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.model import RequestId
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.snapshot import Explanation
@@ -9,9 +11,7 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _KEPT = 1024
 
-_Entry = tuple[
-    TrackedRequest, tuple[Candidate, ...], tuple[BackendState, ...], float, Prediction | None
-]
+_Entry = tuple[TrackedRequest, Choice, tuple[BackendState, ...], float, Prediction | None]
 
 
 class Explanations:
@@ -19,27 +19,28 @@ class Explanations:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._entries: dict[RequestId, _Entry] = {}
+        self._entries: OrderedDict[RequestId, _Entry] = OrderedDict()
 
     def keep(
         self,
         tracked: TrackedRequest,
-        candidates: tuple[Candidate, ...],
+        choice: Choice,
         serving: tuple[BackendState, ...],
         now: float,
     ) -> None:
         """Remember one dispatch; the oldest is dropped when 1,024 are kept."""
         entries = self._entries
         if len(entries) >= _KEPT:
-            del entries[next(iter(entries))]
-        entries[tracked.request.id] = (tracked, candidates, serving, now, tracked.prediction)
+            entries.popitem(last=False)
+        entries[tracked.request.id] = (tracked, choice, serving, now, tracked.prediction)
 
     def find(self, request_id: RequestId) -> Explanation | None:
         """The newest attempt of the request, or None."""
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, candidates, serving, decided_at, prediction = entry
+        tracked, choice, serving, decided_at, prediction = entry
+        candidates = choice.candidates()
         assert prediction is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}

@@ -114,19 +114,16 @@ class LargestBurnFirst(FirstComeFirstServed):
 
     def ordered(self, heads: Sequence[TrackedRequest], *, now: float) -> Iterator[TrackedRequest]:
         """Yield lazily: mostly only the first is asked for."""
-        burns = {head.service.name: 0.0 for head in heads}
-        slack = {}
-        for head in heads:
+        rest = []
+        for head in sorted(heads, key=_deadline):
             service = head.service
-            burns[service.name] = self._adherence.burn(service, now=now)
-            slack[service.name] = service.fairness_weight * self._tolerance / error_budget(service)
-        rest = list(heads)
+            burn = self._adherence.burn(service, now=now)
+            slack = service.fairness_weight * self._tolerance / error_budget(service)
+            rest.append((burn, burn + slack, head))
         while rest:
-            most = max(burns[head.service.name] for head in rest)
-            near = [h for h in rest if burns[h.service.name] >= most - slack[h.service.name]]
-            chosen = min(near, key=_deadline)
-            rest.remove(chosen)
-            yield chosen
+            most = max([burn for burn, _, _ in rest])
+            number = next(n for n, (_, at_most, _) in enumerate(rest) if at_most >= most)
+            yield rest.pop(number)[2]
 
 
 def _deadline(head: TrackedRequest) -> tuple[float, int]:

@@ -2,9 +2,9 @@
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
-from gateway.scheduling.backend_picker import miss_probability
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.miss_risk import miss_probability
 from gateway.scheduling.model import BackendId, TokenUsage
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
@@ -36,10 +36,11 @@ class Flights:
 
     def chunks_seen(self, last_chunks: tuple[tuple[BackendId, float], ...]) -> None:
         """Take in when the newest chunk of some servers arrived."""
+        find, chunk_seen = self._ledger.get, self._predictor.chunk_seen
         for backend_id, at in last_chunks:
-            backend = self._ledger.get(backend_id)
+            backend = find(backend_id)
             if backend is not None:
-                self._predictor.chunk_seen(backend, at)
+                chunk_seen(backend, at)
 
     def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
         """Reserve the server, and charge the service with the chance of a miss."""

@@ -6,6 +6,8 @@ before the next sample; the steps here shrink to a few thousandths per sample.
 
 from math import exp, log
 
+from gateway.scheduling.miss_risk import steepness
+
 _COVERED = 0.9
 _FIRST_STEP = 0.05
 _LAST_STEP = 0.003
@@ -23,6 +25,7 @@ class ForecastError:
         coverage: running share of actual times at or below their p90 forecast.
         samples: how many were learned.
         median_factor, p90_factor: what a raw forecast is multiplied with.
+        steepness: of the chance to exceed a bound; see miss_risk.py.
     """
 
     __slots__ = (
@@ -33,6 +36,7 @@ class ForecastError:
         "relative",
         "samples",
         "spread",
+        "steepness",
     )
 
     def __init__(self, *, bias: float, spread: float) -> None:
@@ -44,6 +48,7 @@ class ForecastError:
         self.samples = 0
         self.median_factor = exp(bias)
         self.p90_factor = exp(bias + spread)
+        self.steepness = steepness(spread)
 
     def learn(self, *, raw_s: float, forecast_s: float, p90_s: float, actual_s: float) -> None:
         """Take in one outcome; all times > 0. `raw_s` is the forecast before correction."""
@@ -58,3 +63,4 @@ class ForecastError:
         self.samples += 1
         self.median_factor = exp(self.bias)
         self.p90_factor = exp(self.bias + self.spread)
+        self.steepness = steepness(self.spread)

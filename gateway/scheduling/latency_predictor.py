@@ -10,6 +10,7 @@ followed as a bias and a spread (forecast_error.py).
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import BackendId
+from gateway.scheduling.outlook import NEVER, Glance, Outlook
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
 from gateway.scheduling.step_time import StepTimePrior
@@ -23,6 +24,8 @@ _POOL_SAMPLES = 20
 """Samples after which a server's coefficients count in the prior of a new one."""
 _LONGEST_REPORT_S = 2.0
 """Reports of progress further apart than this are not compared: the server was idle between."""
+_OUTLOOK_KEPT_S = 0.5
+"""The rate of prefills is forgotten over seconds, also while nothing happens on a server."""
 
 
 class LatencyPredictor:
@@ -45,18 +48,32 @@ class LatencyPredictor:
 
         TTFT counts from `now`.
         """
-        timing = self.timing(backend.id)
-        decode = timing.decode
-        per_token_s = timing.prefill.per_token_s
-        sequences = backend.decoding + backend.external_running
-        context = backend.context_tokens + backend.external_context_tokens
-        base_s = decode.predict(sequences, context)
-        room = max(1, int(backend.chunk_budget_tokens - sequences))
-        own = backend.uncached_tokens(tracked)
-        if backend.in_flight or sequences >= 1.0:
+        if now >= backend.fresh_until:
+            self._look(backend, now)
+        timing = self._timings[backend.id]
+        (
+            busy,
+            base_s,
+            room,
+            per_sequence_s,
+            per_context_token_s,
+            per_token_s,
+            overhead_s,
+            stretch,
+            most_interference_s,
+            ttft_median,
+            ttft_p90,
+            ttft_steepness,
+            tpot_median,
+            tpot_p90,
+            tpot_steepness,
+        ) = backend.outlook
+        request = tracked.request
+        own = backend.uncached_tokens(tracked) if request.prefix_blocks else tracked.prompt_tokens
+        if busy:
             elapsed_s, steps, tokens = timing.queue.ahead_of(
                 own,
-                now=now + _REACHES_ENGINE * timing.prefill.overhead_s,
+                now=now + _REACHES_ENGINE * overhead_s,
                 base_s=base_s,
                 per_token_s=per_token_s,
                 room=room,
@@ -64,32 +81,86 @@ class LatencyPredictor:
         else:
             elapsed_s, steps, tokens = 0.0, -(-own // room), own
         stepping_s = steps * base_s - elapsed_s
-        raw_ttft_s = timing.prefill.overhead_s + max(0.0, stepping_s) + per_token_s * tokens
-        adapter = backend.adapter_of(tracked.target)
-        cold = adapter is not None and not backend.adapters.is_resident(adapter)
+        raw_ttft_s = overhead_s + per_token_s * tokens
+        if stepping_s > 0.0:
+            raw_ttft_s += stepping_s
+        target = tracked.target
+        cold = target in backend.lora_models and not backend.adapters.is_resident(target)
         if cold:
             raw_ttft_s += timing.adapter_load_s
-        after_s = decode.predict(
-            sequences + tracked.request.choices,
-            context + tracked.prompt_tokens + tracked.expected_output_tokens / 2,
+        after_s = (
+            base_s
+            + per_sequence_s * request.choices
+            + per_context_token_s * (tracked.prompt_tokens + tracked.expected_output_tokens / 2)
         )
+        stretched_s, most_s = after_s * stretch, after_s + most_interference_s
+        raw_tpot_s = stretched_s if stretched_s < most_s else most_s  # noqa: FURB136 - hot
+        return tuple.__new__(  # the generated constructor would cost as much as the forecast
+            Prediction,
+            (
+                raw_ttft_s * ttft_median,
+                raw_ttft_s * ttft_p90,
+                raw_tpot_s * tpot_median,
+                raw_tpot_s * tpot_p90,
+                raw_ttft_s,
+                raw_tpot_s,
+                stepping_s,
+                tokens,
+                own,
+                per_token_s * own,
+                after_s - base_s,
+                cold,
+                ttft_steepness,
+                tpot_steepness,
+            ),
+        )
+
+    def glance(self, backend: BackendState, *, now: float) -> Glance:
+        """What is to be expected of a server at first sight."""
+        if now >= backend.fresh_until:
+            self._look(backend, now)
+        return backend.glance
+
+    def _look(self, backend: BackendState, now: float) -> None:
+        """Make the server's outlook and glance anew."""
+        timing = self.timing(backend.id)
+        decode, prefill = timing.decode, timing.prefill
+        ttft, tpot = timing.ttft_error, timing.tpot_error
+        sequences = backend.decoding + backend.external_running
+        base_s = decode.predict(sequences, backend.context_tokens + backend.external_context_tokens)
+        room = max(1, int(backend.chunk_budget_tokens - sequences))
+        per_token_s = prefill.per_token_s
         share = min(_MOST_INTERFERENCE, per_token_s * timing.prefill_rate(now))
-        raw_tpot_s = min(after_s / (1.0 - share), after_s + per_token_s * room)
-        ttft_error, tpot_error = timing.ttft_error, timing.tpot_error
-        return Prediction(
-            raw_ttft_s * ttft_error.median_factor,
-            raw_ttft_s * ttft_error.p90_factor,
-            raw_tpot_s * tpot_error.median_factor,
-            raw_tpot_s * tpot_error.p90_factor,
-            raw_ttft_s,
-            raw_tpot_s,
-            stepping_s,
-            tokens,
-            own,
-            per_token_s * own,
-            after_s - base_s,
-            cold,
+        stretch = 1.0 / (1.0 - share)
+        backend.outlook = Outlook(
+            bool(backend.in_flight) or sequences >= 1.0,
+            base_s,
+            room,
+            decode.per_sequence_s,
+            decode.per_context_token_s,
+            per_token_s,
+            prefill.overhead_s,
+            stretch,
+            per_token_s * room,
+            ttft.median_factor,
+            ttft.p90_factor,
+            ttft.steepness,
+            tpot.median_factor,
+            tpot.p90_factor,
+            tpot.steepness,
         )
+        stretch = min(stretch, 1.0 + per_token_s * room / base_s)
+        ttft_per_token_s = (per_token_s + base_s / room) * ttft.median_factor
+        backend.glance = Glance(
+            (prefill.overhead_s + base_s) * ttft.median_factor
+            + backend.pending_prefill_tokens * ttft_per_token_s,
+            ttft_per_token_s,
+            (base_s + decode.per_sequence_s) * stretch * tpot.median_factor,
+            decode.per_context_token_s * stretch * tpot.median_factor,
+            1.0 / stretch,
+            per_token_s,
+        )
+        backend.fresh_until = now + _OUTLOOK_KEPT_S
 
     def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
         """(TTFT, TPOT) the request would have on this server if it were idle."""
@@ -108,6 +179,7 @@ class LatencyPredictor:
 
     def dispatched(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
         """The request goes to the server now; call it before the ledger reserves."""
+        backend.fresh_until = NEVER
         timing = self.timing(backend.id)
         busy = bool(backend.in_flight) or backend.external_running >= 1.0
         timing.queue.add(tracked.uncached_tokens, now=now, busy=busy)
@@ -119,17 +191,24 @@ class LatencyPredictor:
 
     def chunk_seen(self, backend: BackendState, at: float) -> None:
         """A chunk of any stream of the server arrived: one of its steps ended."""
-        timing = self.timing(backend.id)
-        sequences = backend.decoding + backend.external_running
-        timing.queue.chunk_seen(
-            at,
-            base_s=timing.decode.predict(sequences, backend.context_tokens),
-            per_token_s=timing.prefill.per_token_s,
-            room=max(1, int(backend.chunk_budget_tokens - sequences)),
-        )
+        timing = self._timings.get(backend.id)
+        if timing is None:
+            return
+        queue = timing.queue
+        if queue.in_step or queue.after:
+            outlook = backend.outlook
+            queue.chunk_seen(
+                at,
+                base_s=outlook.base_s,
+                per_token_s=outlook.per_prefill_token_s,
+                room=outlook.room,
+            )
+        elif at > queue.step_began_at:
+            queue.step_began_at = at
 
     def first_token(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> None:
         """Learn a TTFT; call it after the ledger ended the prefill."""
+        backend.fresh_until = NEVER
         timing = self.timing(backend.id)
         timing.queue.reset(backend.pending_prefill_tokens, now=now)
         timing.prefilled_tokens += tracked.uncached_tokens
@@ -152,6 +231,7 @@ class LatencyPredictor:
         prediction = tracked.prediction
         waited_s = now - tracked.dispatched_at
         if prediction is not None and waited_s > prediction.ttft_s:
+            backend.fresh_until = NEVER
             _learn_ttft(self.timing(backend.id).ttft_error, prediction, waited_s)
 
     def progressed(
@@ -170,6 +250,7 @@ class LatencyPredictor:
             tokens: output tokens of them together, per choice.
             last_chunk_at: arrival of the server's newest chunk.
         """
+        backend.fresh_until = NEVER
         timing = self.timing(backend.id)
         before = timing.report
         sequences = backend.decoding + backend.external_running
@@ -194,6 +275,7 @@ class LatencyPredictor:
         """Learn the TPOT of a complete answer, > 0."""
         prediction = tracked.prediction
         if prediction is not None:
+            backend.fresh_until = NEVER
             self.timing(backend.id).tpot_error.learn(
                 raw_s=prediction.raw_tpot_s,
                 forecast_s=prediction.tpot_s,

@@ -17,6 +17,7 @@ class Prediction(NamedTuple):
         own_prefill_s, own_step_s: what the request's own prefill takes, and what its own tokens
             add to each step.
         cold_adapter: whether an adapter has to be loaded.
+        ttft_steepness, tpot_steepness: of the distributions; see miss_risk.py.
     """
 
     ttft_s: float
@@ -31,6 +32,8 @@ class Prediction(NamedTuple):
     own_prefill_s: float
     own_step_s: float
     cold_adapter: bool
+    ttft_steepness: float
+    tpot_steepness: float
 
     def forecast(self) -> Forecast:
         """The part that is told to others."""

@@ -5,60 +5,44 @@ streams marks the end of a step; between chunks the model's own step times carry
 A request that is dispatched during a step joins the next one.
 """
 
-from math import ceil
-from typing import NamedTuple
-
-
-class PrefillForecast(NamedTuple):
-    """What stands between now and a request's first token.
-
-    Attributes:
-        elapsed_s: time that the step under way has taken already.
-        steps: engine steps to end, the one under way included.
-        tokens: prefill tokens in those steps.
-    """
-
-    elapsed_s: float
-    steps: int
-    tokens: int
-
 
 class PrefillQueue:
-    """Prefill tokens of one server that are in the step under way, and those that come after."""
+    """The step under way on one server, and the prefill that waits.
 
-    __slots__ = ("_after", "_in_step", "step_began_at")
+    Attributes:
+        step_began_at: when the step under way began.
+        in_step: prefill tokens the engine knew of then, those beyond the step's room included.
+        after: tokens that came since.
+    """
+
+    __slots__ = ("after", "in_step", "step_began_at")
 
     def __init__(self) -> None:
         """Start idle."""
         self.step_began_at = 0.0
-        self._in_step = 0
-        self._after = 0
-
-    @property
-    def pending_tokens(self) -> int:
-        """Tokens not yet prefilled, as modelled."""
-        return self._in_step + self._after
+        self.in_step = 0
+        self.after = 0
 
     def add(self, tokens: int, *, now: float, busy: bool) -> None:
         """A request was dispatched; an idle engine begins a step with it at once."""
         if busy:
-            self._after += tokens
+            self.after += tokens
         else:
             self.step_began_at = now
-            self._in_step = tokens
-            self._after = 0
+            self.in_step = tokens
+            self.after = 0
 
     def remove(self, tokens: int) -> None:
         """A request left before its first token."""
-        after = min(tokens, self._after)
-        self._after -= after
-        self._in_step = max(0, self._in_step - (tokens - after))
+        after = min(tokens, self.after)
+        self.after -= after
+        self.in_step = max(0, self.in_step - (tokens - after))
 
     def reset(self, pending_tokens: int, *, now: float) -> None:
         """A first token arrived: a step ended, and this much is known to be left."""
         self.step_began_at = now
-        self._in_step = pending_tokens
-        self._after = 0
+        self.in_step = pending_tokens
+        self.after = 0
 
     def chunk_seen(self, at: float, *, base_s: float, per_token_s: float, room: int) -> None:
         """A step ended at `at`; let the steps that fit before it consume their prefill.
@@ -72,25 +56,33 @@ class PrefillQueue:
         if at <= self.step_began_at:
             return
         began_at = self.step_began_at
-        while self._in_step or self._after:
-            tokens = min(room, self._in_step)
+        while self.in_step or self.after:
+            tokens = min(room, self.in_step)
             step_s = base_s + per_token_s * tokens
             if began_at + step_s > at + step_s / 2:
                 break
             began_at += step_s
-            self._in_step += self._after - tokens
-            self._after = 0
+            self.in_step += self.after - tokens
+            self.after = 0
         self.step_began_at = at
 
     def ahead_of(
         self, own_tokens: int, *, now: float, base_s: float, per_token_s: float, room: int
-    ) -> PrefillForecast:
-        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`."""
-        in_step = min(room, self._in_step)
+    ) -> tuple[float, int, int]:
+        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`.
+
+        Returns:
+            Time that the step under way has taken already; engine steps to end, that one
+            included; prefill tokens in those steps.
+        """
+        in_step = self.in_step
+        behind = 0
+        if in_step > room:
+            in_step, behind = room, in_step - room
         step_s = base_s + per_token_s * in_step
         elapsed_s = now - self.step_began_at
         if elapsed_s > step_s:
             # The step has outrun its forecast: a prefill is about to end, decoding just goes on.
             elapsed_s = step_s - 0.1 * base_s if in_step else elapsed_s % base_s
-        rest = self._in_step - in_step + self._after + own_tokens
-        return PrefillForecast(elapsed_s, 1 + ceil(rest / room), in_step + rest)
+        rest = behind + self.after + own_tokens
+        return elapsed_s, 1 - (-rest // room), in_step + rest

@@ -5,6 +5,8 @@ apart for each adapter. We see prompts, not blocks: a prompt's leading blocks co
 (each covers everything before it), and what we dispatched is what the server has cached.
 """
 
+from collections import OrderedDict
+
 
 class PrefixIndex:
     """A bounded LRU of (adapter, chained hash) of one server.
@@ -18,16 +20,18 @@ class PrefixIndex:
     def __init__(self, *, capacity_blocks: int) -> None:
         """Start empty; `capacity_blocks` bounds the number of hashes kept."""
         self.capacity_blocks = capacity_blocks
-        self._blocks: dict[tuple[str | None, int], None] = {}
+        self._blocks: OrderedDict[tuple[str | None, int], None] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of hashes kept."""
         return len(self._blocks)
 
     def match(self, adapter: str | None, blocks: tuple[int, ...]) -> int:
-        """How many of the leading `blocks` are held."""
+        """How many of the leading `blocks`, at least one, are held."""
         held = self._blocks
-        low, high = 0, len(blocks)
+        if (adapter, blocks[0]) not in held:
+            return 0
+        low, high = 1, len(blocks)
         while low < high:
             middle = (low + high + 1) // 2
             if (adapter, blocks[middle - 1]) in held:
@@ -41,10 +45,10 @@ class PrefixIndex:
         held = self._blocks
         for block in reversed(blocks):
             key = (adapter, block)
-            held.pop(key, None)
             held[key] = None
+            held.move_to_end(key)
         while len(held) > self.capacity_blocks:
-            del held[next(iter(held))]
+            held.popitem(last=False)
 
     def clear(self) -> None:
         """The server restarted."""

@@ -136,7 +136,7 @@ class Scheduler:
         if isinstance(tracked, RefusalReason):
             self._reject(request.id, tracked)
             return
-        if not self._queue.has_flow(tracked):
+        if not self._queue.requests or not self._queue.has_flow(tracked):
             servers = self._turns.open_for(tracked, self._ledger.serving(tracked.target), now=now)
             if servers:
                 self._tracked[request.id] = tracked

@@ -10,6 +10,7 @@ from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.retry_budget import RetryBudget
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.shortlist import Shortlist
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 
@@ -42,7 +43,7 @@ class Knowledge:
 class Rules:
     """The parts that a policy decides, made anew when it changes."""
 
-    __slots__ = ("capacity", "order", "picker", "policy", "retries")
+    __slots__ = ("capacity", "order", "picker", "policy", "retries", "shortlist")
 
     def __init__(
         self,
@@ -52,10 +53,15 @@ class Rules:
         order: ServiceOrder,
         picker: BackendPicker,
         retries: RetryBudget,
+        shortlist: Shortlist | None,
     ) -> None:
-        """Hold one policy and what was built from it."""
+        """Hold one policy and what was built from it.
+
+        Without a `shortlist` every server gets a full forecast, however many there are.
+        """
         self.policy = policy
         self.capacity = capacity
         self.order = order
         self.picker = picker
         self.retries = retries
+        self.shortlist = shortlist

@@ -6,6 +6,7 @@ drain for it.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
 from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
@@ -16,6 +17,10 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _MOST_OVERTAKEN = 1
 _HEADS_WATCHED = 8
+_FEW = 12
+"""Up to so many servers, all get a full forecast."""
+_ENOUGH = 8
+"""Open servers that are compared when there are more."""
 
 
 def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
@@ -43,12 +48,22 @@ class Turns:
         self._rules = rules
 
     def open_for(
-        self, tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+        self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
     ) -> list[OpenServer]:
-        """Those of `backends` that may take the request now and that it has not tried."""
+        """Those of `backends` that may take the request now and that it has not tried.
+
+        Of many servers, full forecasts are made until there are enough to choose from.
+        """
         if tracked.tried:
             backends = [backend for backend in backends if backend.id not in tracked.tried]
-        return self._rules.capacity.open_among(tracked, backends, now=now)
+        rules = self._rules
+        if len(backends) <= _FEW or rules.shortlist is None:
+            return rules.capacity.open_among(tracked, backends, now=now)
+        for best_first in rules.shortlist.batches(tracked, backends, now=now):
+            servers = rules.capacity.open_among(tracked, best_first, now=now, enough=_ENOUGH)
+            if servers:
+                return servers
+        return []
 
     def next_dispatch(
         self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], *, now: float
@@ -58,25 +73,35 @@ class Turns:
         Heads in `surfaced` are compared with every server, the others with those that `changed`.
         A head that was overtaken too often keeps the later ones off the servers it waits for.
         """
-        passed: list[TrackedRequest] = []
+        passed: list[Iterable[TrackedRequest]] = []
         entitled: list[TrackedRequest] = []
-        if changed or surfaced:
-            for lane in self._lanes():
-                for head in self._rules.order.ordered(self._queue.heads(lane), now=now):
-                    takers: Iterable[BackendState]
-                    if head in surfaced:
-                        takers = self._ledger.serving(head.target)
-                    else:
-                        takers = [b for b in changed if b.takes(head.target)]
-                    if entitled:
-                        takers = [b for b in takers if not _is_kept(b, entitled)]
-                    servers = self.open_for(head, takers, now=now)
-                    if servers:
-                        self._note_overtaken(passed)
-                        return head, servers
-                    passed.append(head)
-                    if self.keeps_servers(head):
-                        entitled.append(head)
+
+        def servers_for(head: TrackedRequest) -> list[OpenServer]:
+            if head in surfaced:
+                takers = self._ledger.serving(head.target)
+            else:
+                takers = tuple(b for b in changed if b.takes(head.target))
+            if entitled:
+                takers = tuple(b for b in takers if not _is_kept(b, entitled))
+            return self.open_for(head, takers, now=now) if takers else []
+
+        for lane in self._lanes() if changed or surfaced else ():
+            heads = self._queue.heads(lane)
+            order = iter(self._rules.order.ordered(heads, now=now))
+            in_vain: list[TrackedRequest] = []
+            passed += (in_vain, order)
+            for head in order:
+                servers = servers_for(head)
+                if servers:
+                    self._note_overtaken(list(islice(chain(*passed[:-1]), _HEADS_WATCHED)))
+                    return head, servers
+                in_vain.append(head)
+                if self.keeps_servers(head):
+                    entitled.append(head)
+                # To order them all costs more than to see that none of the others fits either.
+                if len(in_vain) == 1 and not any(map(servers_for, heads)):
+                    entitled += [h for h in heads if h is not head and self.keeps_servers(h)]
+                    break
         return None, []
 
     def charge(self, tracked: TrackedRequest) -> None:

@@ -1,0 +1,68 @@
+"""The server where the request and those already there are most likely to meet their objectives."""
+
+from collections.abc import Sequence
+from random import Random
+
+from gateway.scheduling.backend_picker import Choice, lowest
+from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.miss_risk import exceeding
+from gateway.scheduling.policy import PickerPolicy
+from gateway.scheduling.tracked_request import TrackedRequest
+
+_REMAINING_TOKENS = 100.0
+"""About what a running request still has to decode; a prefill's stall is spread over them."""
+
+
+class LatencyPicker:
+    """Fewest expected misses, then most headroom, then the least taken from the pool.
+
+    The cost is `miss_cost * (probability that this request misses + misses it causes to those
+    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`.
+    """
+
+    def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
+        """Take prices from `policy`; near-ties are drawn from `rng`."""
+        self._policy = policy
+        self._rng = rng
+
+    def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
+        """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
+        scarcity = min(1.0, sum(s.backend.adapters.crowding for s in servers) / len(servers))
+        slot_price = self._policy.slot_price * scarcity
+        budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
+        costs = [self._cost(tracked, server, budget_s, slot_price) for server in servers]
+        tolerance = self._policy.tie_tolerance
+        return lowest(tracked, servers, costs, self._rng, tolerance=tolerance)
+
+    def _cost(
+        self, tracked: TrackedRequest, server: OpenServer, budget_s: float, slot_price: float
+    ) -> float:
+        backend, prediction = server
+        policy = self._policy
+        tpot_s = prediction.tpot_s
+        steepness = prediction.tpot_steepness
+        headroom = prediction.ttft_s / budget_s
+        misses = exceeding(headroom, prediction.ttft_steepness)
+        bound_s = tracked.tpot_bound_s
+        slow = 0.0
+        if bound_s is not None:
+            tpot_ratio = tpot_s / bound_s
+            slow = exceeding(tpot_ratio, steepness)
+            misses += slow
+            headroom = headroom if headroom > tpot_ratio else tpot_ratio  # noqa: FURB136 - hot
+        if backend.tpot_bounds:
+            strictest_s = backend.strictest_tpot_s
+            after = slow if strictest_s == bound_s else exceeding(tpot_s / strictest_s, steepness)
+            if after > 0.0:
+                stall_s = prediction.own_prefill_s / _REMAINING_TOKENS
+                before_s = max(0.001, tpot_s - prediction.own_step_s - stall_s)
+                before = exceeding(before_s / strictest_s, steepness)
+                misses += backend.decoding * (after - before)
+        cost = policy.miss_cost * misses + headroom
+        cost += policy.prefill_price_per_s * prediction.own_prefill_s
+        adapter = backend.adapter_of(tracked.target)
+        if adapter is not None:
+            cost += slot_price / (1.0 + backend.adapters.active.get(adapter, 0))
+            if prediction.cold_adapter:
+                cost += policy.load_price
+        return cost
