@@ -91,6 +91,15 @@ class LatencyPredictor:
             cold,
         )
 
+    def is_known(self, backend_id: BackendId) -> bool:
+        """Whether enough was learned of the server to judge what it can never do."""
+        timing = self._timings.get(backend_id)
+        return (
+            timing is not None
+            and timing.decode.samples >= _POOL_SAMPLES
+            and timing.prefill.samples >= _POOL_SAMPLES
+        )
+
     def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
         """(TTFT, TPOT) the request would have on this server if it were idle."""
         timing = self.timing(backend.id)

@@ -136,8 +136,15 @@ class Scheduler:
         if isinstance(tracked, RefusalReason):
             self._reject(request.id, tracked)
             return
+        serving = self._ledger.serving(tracked.target)
+        if self._rules.capacity.is_impossible(tracked, serving):
+            if not is_critical(tracked.service.priority):
+                self._adherence.settle(tracked, missed=True, burns=False, now=now)
+                self._reject(request.id, RefusalReason.OBJECTIVE_IMPOSSIBLE)
+                return
+            self._intake.lift_bounds(tracked)
         if not self._queue.has_flow(tracked):
-            servers = self._turns.open_for(tracked, self._ledger.serving(tracked.target), now=now)
+            servers = self._turns.open_for(tracked, serving, now=now)
             if servers:
                 self._tracked[request.id] = tracked
                 self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))

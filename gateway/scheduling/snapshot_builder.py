@@ -27,7 +27,9 @@ def take_snapshot(
             QueueSnapshot(priority=priority, service=service, requests=depth)
             for (priority, service), depth in queue.depth_by_service().items()
         ),
-        backends=tuple(_backend(b, full=capacity.is_full(b), now=now) for b in ledger.backends),
+        backends=tuple(
+            _backend(b, full=capacity.is_full(b, now=now), now=now) for b in ledger.backends
+        ),
         ignored_events=ignored_events,
     )
 

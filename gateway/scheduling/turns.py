@@ -16,16 +16,25 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _MOST_OVERTAKEN = 1
 _HEADS_WATCHED = 8
+_LARGE_SHARE = 0.25
 
 
-def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
+def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
     """Whether one of those that go first will be able to use what is left of the server."""
     return any(
         backend.takes(head.target)
         and backend.id not in head.tried
         and backend.has_slot_for(head.target)
+        and not _is_large(backend, head)
         for head in entitled
     )
+
+
+def _is_large(backend: BackendState, head: TrackedRequest) -> bool:
+    """Whether so much would have to drain for it that the others had better go on meanwhile."""
+    kv_tokens = backend.kv_capacity_tokens
+    needed = head.prompt_tokens + head.expected_output_tokens
+    return kv_tokens is not None and needed > _LARGE_SHARE * kv_tokens
 
 
 class Turns:
@@ -69,7 +78,7 @@ class Turns:
                     else:
                         takers = [b for b in changed if b.takes(head.target)]
                     if entitled:
-                        takers = [b for b in takers if not _is_kept(b, entitled)]
+                        takers = [b for b in takers if not is_kept(b, entitled)]
                     servers = self.open_for(head, takers, now=now)
                     if servers:
                         self._note_overtaken(passed)

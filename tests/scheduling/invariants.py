@@ -13,6 +13,7 @@ from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
+from gateway.scheduling.turns import is_kept
 
 _ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING})
 
@@ -78,12 +79,7 @@ def _is_open(
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
     return any(
-        other is not head
-        and other.overtaken > 0
-        and backend.takes(other.target)
-        and backend.id not in other.tried
-        and backend.has_slot_for(other.target)
-        for other in heads
+        other is not head and other.overtaken > 0 and is_kept(backend, [other]) for other in heads
     )
 
 
