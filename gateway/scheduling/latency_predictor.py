@@ -40,6 +40,10 @@ class LatencyPredictor:
             found = self._timings[backend_id] = self._new_timing()
         return found
 
+    def known_timing(self, backend_id: BackendId) -> ServerTiming | None:
+        """What is known of the server's speed, or None: to look does not fix its start."""
+        return self._timings.get(backend_id)
+
     def predict(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> Prediction:
         """Predict a request's times on a server, with the request added to what runs there.
 

@@ -44,6 +44,7 @@ class Scheduler:
         self, *, knowledge: Knowledge, rules: Rules, make_rules: Callable[[SchedulingPolicy], Rules]
     ) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
+        self._knowledge = knowledge
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
         self._adherence = knowledge.adherence
@@ -111,11 +112,11 @@ class Scheduler:
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
         return take_snapshot(
-            pool=self._rules.policy.pool.name,
+            knowledge=self._knowledge,
+            rules=self._rules,
             draining=self._draining,
             tracked_requests=len(self._tracked),
             ignored_events=self._ignored_events,
-            parts=(self._queue, self._ledger, self._rules.capacity),
             now=now,
         )
 
