@@ -74,9 +74,9 @@ class Capacity:
         for backend in backends:
             if self.is_full(backend, now=now) or _is_held(backend, tracked):
                 continue
-            hopeless = _exceeds(backend, tracked)
-            if not hopeless and not self._fits(backend, tracked):
+            if not self._fits(backend, tracked):
                 continue
+            hopeless = _exceeds(backend, tracked)
             prediction = self._predictor.predict(backend, tracked, now=now)
             if hopeless or not (bound or backend.in_flight):
                 found.append(OpenServer(backend, prediction))
@@ -135,7 +135,10 @@ class Capacity:
         return True
 
     def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
-        """Whether an adapter slot, places and KV blocks are free: it would run at once."""
+        """Whether an adapter slot, places and KV blocks are free: it would run at once.
+
+        A prompt that is longer than the whole cache takes no blocks: it is refused there.
+        """
         if not backend.has_slot_for(tracked.target):
             return False
         if not backend.in_flight:
@@ -146,7 +149,11 @@ class Capacity:
             return False
         kv_tokens = backend.kv_capacity_tokens
         needed = tracked.prompt_tokens + tracked.expected_output_tokens
-        return kv_tokens is None or backend.kv_reserved_tokens + needed <= kv_tokens
+        return (
+            kv_tokens is None
+            or backend.kv_reserved_tokens + needed <= kv_tokens
+            or tracked.prompt_tokens > kv_tokens
+        )
 
 
 def _exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:

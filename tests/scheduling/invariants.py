@@ -110,14 +110,19 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
 
 
 def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> None:
-    """Every server just dispatched to has KV cache for all it runs, or runs one request alone."""
+    """Every server just dispatched to has KV cache for all it runs, or runs one request alone.
+
+    A prompt that is longer than the whole cache counts for nothing: the server refuses it.
+    """
     for dispatch in dispatches:
         backend = _server_of(scheduler, dispatch)
         capacity = backend.kv_capacity_tokens
+        served = backend.in_flight.get(dispatch.request_id)
         assert (
             capacity is None
             or backend.kv_reserved_tokens <= capacity
             or len(backend.in_flight) == 1
+            or (served is not None and served.prompt_tokens > capacity)
         ), f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
 
 
