@@ -19,6 +19,8 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.policy import (
     CapacityPolicy,
+    FairnessDimension,
+    FairnessPolicy,
     PickerKind,
     PickerPolicy,
     QueuePolicy,
@@ -45,6 +47,7 @@ def make_request(
     choices: int = 1,
     streamed: bool = True,
     generates: bool = True,
+    prefix_blocks: tuple[int, ...] = (),
 ) -> InferenceRequest:
     """A short streamed request for the base model, of the default service."""
     return InferenceRequest(
@@ -58,6 +61,7 @@ def make_request(
         choices=choices,
         streamed=streamed,
         generates=generates,
+        prefix_blocks=prefix_blocks,
     )
 
 
@@ -69,6 +73,7 @@ def make_service(
     objective: LatencyObjective | None = None,
     priority: int = NON_CRITICAL,
     max_queue_wait_s: float | None = None,
+    fairness_weight: float = 1.0,
 ) -> LLMService:
     """A Non-Critical service that is answered by the base model unless `targets` say otherwise."""
     return LLMService(
@@ -79,6 +84,7 @@ def make_service(
         objective=objective,
         priority=priority,
         max_queue_wait_s=max_queue_wait_s,
+        fairness_weight=fairness_weight,
     )
 
 
@@ -90,6 +96,7 @@ def make_policy(
     retry: RetryPolicy | None = None,
     accept_unregistered_models: bool = True,
     picker: PickerKind = PickerKind.LATENCY,
+    fairness: FairnessDimension = FairnessDimension.SLO_ADHERENCE,
 ) -> SchedulingPolicy:
     """Default parameters for a pool of these services; `slots` is the limit per server."""
     return SchedulingPolicy(
@@ -101,6 +108,7 @@ def make_policy(
         queue=QueuePolicy() if queue is None else queue,
         retry=RetryPolicy() if retry is None else retry,
         capacity=CapacityPolicy(max_requests_per_backend=slots, default_max_loras=max_loras),
+        fairness=FairnessPolicy(dimension=fairness),
         picker=PickerPolicy(kind=picker),
     )
 
@@ -151,8 +159,9 @@ def make_tracked(
     choices: int = 1,
     streamed: bool = True,
     wait_s: float = 30.0,
+    prefix_blocks: tuple[int, ...] = (),
 ) -> TrackedRequest:
-    """A queued request whose token estimates are given."""
+    """A queued request whose token estimates are given; its prefix blocks share the prompt."""
     service = make_service() if service is None else service
     tracked = TrackedRequest(
         request=make_request(
@@ -161,6 +170,7 @@ def make_tracked(
             body_bytes=body_bytes,
             choices=choices,
             streamed=streamed,
+            prefix_blocks=prefix_blocks,
         ),
         service=service,
         target=target,
@@ -168,6 +178,8 @@ def make_tracked(
         sequence=sequence,
     )
     tracked.prompt_tokens = tracked.uncached_tokens = prompt_tokens
+    if prefix_blocks:
+        tracked.block_tokens = prompt_tokens / len(prefix_blocks)
     tracked.expected_output_tokens = output_tokens
     tracked.expires_at = arrived_at + wait_s
     return tracked

@@ -194,8 +194,8 @@ class Scheduler:
         if tracked is None:
             return
         tokens = self._flights.completed(tracked, event.usage, now=now) if event.ok else 0
-        self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         tracked.enter(RequestPhase.COMPLETED if event.ok else RequestPhase.FAILED)
+        self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         self._release(tracked, now)
 
     def _on_failed(self, event: ev.DispatchFailed, now: float) -> None:

@@ -17,6 +17,8 @@ from gateway.settings.schema import Settings
 from gateway.simulator.engine import EngineOptions
 from gateway.simulator.http_server import ServerClocks, SimulatedServer, SimulatedServerOptions
 
+_LONGEST_S = 30.0
+
 
 @asynccontextmanager
 async def site_in_process(
@@ -27,7 +29,11 @@ async def site_in_process(
     journal: Path | None = None,
     settings: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Site]:
-    """Start everything; `settings` are top-level keys of the gateway's configuration."""
+    """Start everything; `settings` are top-level keys of the gateway's configuration.
+
+    Raises:
+        TimeoutError: what is done with it takes far too long.
+    """
     options = SimulatedServerOptions(
         model=BASE_MODEL,
         adapters=adapters,
@@ -35,7 +41,7 @@ async def site_in_process(
         time_scale=time_scale,
         shutdown_s=0.1,
     )
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as stack, asyncio.timeout(_LONGEST_S):
         urls = []
         for number in range(servers):
             server = SimulatedServer(

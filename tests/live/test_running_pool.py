@@ -39,10 +39,10 @@ async def test_no_server_runs_more_adapters_than_it_has_slots_and_a_split_is_kep
 ) -> None:
     journal = tmp_path / "journal.jsonl"
     plan = AdaptersPlan(
-        requests=60, adapters=15, slots=4, tokens=10, split_requests=200, split_at_once=20
+        requests=60, adapters=15, slots=4, tokens=30, split_requests=200, split_at_once=20
     )
     async with site_in_process(
-        adapters=adapter_names(15), time_scale=20.0, journal=journal, settings=split_settings()
+        adapters=adapter_names(15), time_scale=2.0, journal=journal, settings=split_settings()
     ) as site:
         assert wrong(await check_adapters(site, plan)) == []
         assert wrong(await check_split(site, plan)) == []
