@@ -110,6 +110,7 @@ stream = client.chat.completions.create(
 )
 for chunk in stream:
     print(chunk.choices[0].delta.content or "", end="", flush=True)
+print()
 SNIPPET
 """
 

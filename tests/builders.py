@@ -1,9 +1,11 @@
 """Makers of the scheduler's nouns, so that a test names only what it is about."""
 
 from collections.abc import Iterable
+from math import log
 
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.miss_risk import steepness
 from gateway.scheduling.model import (
     NON_CRITICAL,
     BackendId,
@@ -19,6 +21,8 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.policy import (
     CapacityPolicy,
+    FairnessDimension,
+    FairnessPolicy,
     PickerKind,
     PickerPolicy,
     QueuePolicy,
@@ -45,6 +49,7 @@ def make_request(
     choices: int = 1,
     streamed: bool = True,
     generates: bool = True,
+    prefix_blocks: tuple[int, ...] = (),
 ) -> InferenceRequest:
     """A short streamed request for the base model, of the default service."""
     return InferenceRequest(
@@ -58,6 +63,7 @@ def make_request(
         choices=choices,
         streamed=streamed,
         generates=generates,
+        prefix_blocks=prefix_blocks,
     )
 
 
@@ -69,6 +75,7 @@ def make_service(
     objective: LatencyObjective | None = None,
     priority: int = NON_CRITICAL,
     max_queue_wait_s: float | None = None,
+    fairness_weight: float = 1.0,
 ) -> LLMService:
     """A Non-Critical service that is answered by the base model unless `targets` say otherwise."""
     return LLMService(
@@ -79,6 +86,7 @@ def make_service(
         objective=objective,
         priority=priority,
         max_queue_wait_s=max_queue_wait_s,
+        fairness_weight=fairness_weight,
     )
 
 
@@ -90,6 +98,7 @@ def make_policy(
     retry: RetryPolicy | None = None,
     accept_unregistered_models: bool = True,
     picker: PickerKind = PickerKind.LATENCY,
+    fairness: FairnessDimension = FairnessDimension.SLO_ADHERENCE,
 ) -> SchedulingPolicy:
     """Default parameters for a pool of these services; `slots` is the limit per server."""
     return SchedulingPolicy(
@@ -101,6 +110,7 @@ def make_policy(
         queue=QueuePolicy() if queue is None else queue,
         retry=RetryPolicy() if retry is None else retry,
         capacity=CapacityPolicy(max_requests_per_backend=slots, default_max_loras=max_loras),
+        fairness=FairnessPolicy(dimension=fairness),
         picker=PickerPolicy(kind=picker),
     )
 
@@ -134,7 +144,12 @@ def make_prediction(*, ttft_s: float = 0.5, tpot_s: float = 0.02) -> Prediction:
     """A forecast of these means, with p90 at double."""
     predictor = LatencyPredictor(prior=StepTimePrior())
     return predictor.predict(make_backend(), make_tracked(), now=0.0)._replace(
-        ttft_s=ttft_s, ttft_p90_s=2 * ttft_s, tpot_s=tpot_s, tpot_p90_s=2 * tpot_s
+        ttft_s=ttft_s,
+        ttft_p90_s=2 * ttft_s,
+        ttft_steepness=steepness(log(2)),
+        tpot_s=tpot_s,
+        tpot_p90_s=2 * tpot_s,
+        tpot_steepness=steepness(log(2)),
     )
 
 
@@ -151,8 +166,9 @@ def make_tracked(
     choices: int = 1,
     streamed: bool = True,
     wait_s: float = 30.0,
+    prefix_blocks: tuple[int, ...] = (),
 ) -> TrackedRequest:
-    """A queued request whose token estimates are given."""
+    """A queued request whose token estimates are given; its prefix blocks share the prompt."""
     service = make_service() if service is None else service
     tracked = TrackedRequest(
         request=make_request(
@@ -161,6 +177,7 @@ def make_tracked(
             body_bytes=body_bytes,
             choices=choices,
             streamed=streamed,
+            prefix_blocks=prefix_blocks,
         ),
         service=service,
         target=target,
@@ -168,6 +185,8 @@ def make_tracked(
         sequence=sequence,
     )
     tracked.prompt_tokens = tracked.uncached_tokens = prompt_tokens
+    if prefix_blocks:
+        tracked.block_tokens = prompt_tokens / len(prefix_blocks)
     tracked.expected_output_tokens = output_tokens
     tracked.expires_at = arrived_at + wait_s
     return tracked

@@ -22,7 +22,13 @@ from gateway.scheduling.model import (
     ServedModel,
     TokenUsage,
 )
-from gateway.scheduling.policy import QueuePolicy, RetryPolicy, SchedulingPolicy
+from gateway.scheduling.policy import (
+    FairnessDimension,
+    PickerKind,
+    QueuePolicy,
+    RetryPolicy,
+    SchedulingPolicy,
+)
 from tests.builders import BASE, make_policy, make_request, make_service, serving
 
 ADAPTERS = ("lora-a", "lora-b", "lora-c")
@@ -109,6 +115,8 @@ def policies(draw: st.DrawFn) -> SchedulingPolicy:
             budget_burst=draw(st.sampled_from((2.0, 0.0))),
         ),
         accept_unregistered_models=draw(st.sampled_from((True, True, False))),
+        picker=draw(st.sampled_from(PickerKind)),
+        fairness=draw(st.sampled_from(FairnessDimension)),
     )
 
 
@@ -144,6 +152,7 @@ def requests(draw: st.DrawFn, *, request_id: str = "r") -> InferenceRequest:
         choices=draw(st.sampled_from((1, 1, 2, 3))),
         streamed=draw(st.booleans()),
         generates=draw(st.sampled_from((True, True, True, False))),
+        prefix_blocks=draw(st.sampled_from(((), (), (1,), (1, 2), (1, 3)))),
     )
 
 

@@ -5,8 +5,9 @@ and stops everything it started. Exit status: 0 all is as wanted, 1 something is
 """
 
 import argparse
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,7 @@ from benchmarks.live.streams import StreamsPlan, check_streams
 _SERVERS = 3
 _ADAPTERS = 20
 _SLOTS = 4
+_LONGEST_S = 300.0
 
 
 async def _streams(args: argparse.Namespace, folder: Path) -> list[Finding]:
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(
     parser: argparse.ArgumentParser,
-    check: Callable[[argparse.Namespace, Path], Awaitable[list[Finding]]],
+    check: Callable[[argparse.Namespace, Path], Coroutine[None, None, list[Finding]]],
     requests: int,
     tokens: int,
 ) -> None:
@@ -112,7 +114,11 @@ def main() -> int:
     with TemporaryDirectory() as passing:
         folder = args.keep or Path(passing)
         folder.mkdir(parents=True, exist_ok=True)
-        findings = uvloop.run(args.check(args, folder))
+        try:
+            findings = uvloop.run(asyncio.wait_for(args.check(args, folder), _LONGEST_S))
+        except TimeoutError:
+            print(f"not done after {_LONGEST_S:g} s", file=sys.stderr)
+            return 1
     print(as_json(findings) if args.json else table(findings))
     return 0 if all(finding.ok for finding in findings) else 1
 

@@ -15,7 +15,7 @@ from gateway.policy_benchmark.workload_file import built_in_names, load_workload
 from gateway.policy_benchmark.workload_model import EngineTerms, Measurement, Workload
 
 QUICK_POLICIES = ("gateway", "round_robin", "least_outstanding", "filter_tree")
-QUICK_REQUESTS = 1_000
+QUICK_REQUESTS = 600
 QUICK_WARMUP_S = 10.0
 IRREGULAR = EngineTerms(batch_square=1e-7, stall_every=10.0, stall=0.2, speculative_tokens=3)
 """`--engine irregular`: what the linear step formula lacks."""

@@ -16,7 +16,8 @@ from gateway.simulator.fleet_model import Fault, FleetOptions
 from gateway.simulator.virtual_fleet import VirtualFleet
 
 COOLDOWN_S = 10.0
-"""Arrivals go on so long after the measured window, so that its last requests see the same load."""
+"""Arrivals go on so long (at most as long as was measured) after the measured window, so that its
+last requests see the same load."""
 DRAIN_S = 300.0
 """What has not ended so long after the last arrival is counted as missed."""
 MAX_LOAD = 20.0
@@ -84,7 +85,7 @@ def simulate(plan: WorkloadPlan, kind: PolicyKind, key: RunKey, options: RunOpti
         rng=Random(f"{key.seed} fleet"),
         listeners=listeners,
     )
-    last = end + COOLDOWN_S
+    last = end + min(COOLDOWN_S, end - start)
     requests = takewhile(lambda r: r.at < last, plan.requests(key.load, key.seed))
     fleet.run(requests, until=last + DRAIN_S)
     return run_result(

@@ -4,6 +4,7 @@ The aggregates of a server are kept incrementally, so that a forecast reads O(1)
 what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledger has no age.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Out
 from gateway.scheduling.prefix_index import PrefixIndex
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_CHANGES_KEPT = 512
+"""Dispatches and releases remembered per server, to compare a report with its own instant."""
 _PREFIX_BLOCKS = 50_000
 """Bound on the prefix hashes kept per server, about 5 MB."""
 _EXTERNAL_EWMA = 0.3
@@ -59,6 +62,7 @@ class BackendState:
 
     __slots__ = (
         "adapters",
+        "changes",
         "chunk_budget_tokens",
         "context_tokens",
         "decoding",
@@ -101,6 +105,7 @@ class BackendState:
         self.adapters = AdapterResidency(max_loras=max_loras)
         self.prefixes = PrefixIndex(capacity_blocks=_PREFIX_BLOCKS)
         self.sequences = 0
+        self.changes: deque[tuple[float, int]] = deque(maxlen=_CHANGES_KEPT)
         self.decoding = 0
         self.context_tokens = 0
         self.pending_prefill_tokens = 0
@@ -139,6 +144,15 @@ class BackendState:
             return tracked.prompt_tokens
         held = self.prefixes.match(self.adapter_of(tracked.target), blocks)
         return max(1, tracked.prompt_tokens - int(held * tracked.block_tokens))
+
+    def sequences_at(self, instant: float) -> int:
+        """Our sequences in flight at a recent instant."""
+        since = 0
+        for at, change in reversed(self.changes):
+            if at <= instant:
+                break
+            since += change
+        return self.sequences - since
 
     def has_slot_for(self, model: str) -> bool:
         """Whether the model's adapter, if it is one, is active here or a slot is free."""
@@ -241,7 +255,8 @@ class BackendLedger:
         else:
             backend.kv_capacity_tokens = load.kv_blocks * load.block_tokens
         if load.running is not None:
-            excess = max(0.0, load.running + (load.waiting or 0) - backend.sequences)
+            reported = load.running + (load.waiting or 0)
+            excess = max(0.0, reported - backend.sequences_at(taken_at))
             backend.external_running += _EXTERNAL_EWMA * (excess - backend.external_running)
             backend.external_context_tokens = backend.external_running * (
                 backend.context_tokens / backend.decoding if backend.decoding else 0.0
@@ -279,6 +294,7 @@ class BackendLedger:
             backend.tpot_bounds[bound_s] = backend.tpot_bounds.get(bound_s, 0) + 1
             backend.strictest_tpot_s = min(bound_s, backend.strictest_tpot_s)
         backend.sequences += tracked.request.choices
+        backend.changes.append((now, tracked.request.choices))
         backend.pending_prefill_tokens += tracked.uncached_tokens
         backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
         if tracked.adapter is not None:
@@ -333,6 +349,7 @@ class BackendLedger:
         del backend.in_flight[tracked.request.id]
         backend.unseen.pop(tracked.request.id, None)
         backend.sequences -= tracked.request.choices
+        backend.changes.append((now, -tracked.request.choices))
         backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
         bound_s = tracked.tpot_bound_s
         if bound_s is not None:

@@ -32,6 +32,7 @@ class Choice(NamedTuple):
     costs: Sequence[float]
     adapter: str | None
 
+    @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The comparison as a table, made when somebody asks."""
         return tuple(

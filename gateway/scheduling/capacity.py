@@ -10,6 +10,11 @@ from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_REPORT_HOLDS_S = 1.0
+"""Age up to which a report of the engine's own queue closes a server."""
+_SURELY_TOO_LONG = 2.0
+"""A prompt estimated at this many times the longest context is too long despite the estimate."""
+
 
 class OpenServer(NamedTuple):
     """A server that may take the request now, and the times predicted for it there."""
@@ -29,11 +34,12 @@ class Capacity:
         self._policy = policy
         self._predictor = predictor
 
-    def is_full(self, backend: BackendState) -> bool:
+    def is_full(self, backend: BackendState, *, now: float) -> bool:
         """Whether the server is closed to every request: at its limit, or its own queue grows.
 
         We queue here, not in the engine, where a request can be neither reordered nor moved; the
-        engine only needs enough prefill ahead never to run dry.
+        engine only needs enough prefill ahead never to run dry. A report that is old closes
+        nothing.
         """
         policy = self._policy
         if backend.sequences + backend.external_running >= policy.max_requests_per_backend:
@@ -45,6 +51,7 @@ class Capacity:
         return (
             waiting is not None
             and waiting - (backend.load.waiting_deferred or 0) > policy.max_engine_waiting
+            and now - (backend.load_taken_at or 0.0) <= _REPORT_HOLDS_S
         )
 
     def open_among(
@@ -60,6 +67,7 @@ class Capacity:
         For a late Critical request it is the one that gives its first token soonest: waiting
         would only make it later. Waiting uses up the budget of requests with an objective only;
         those without one are held to the pool's default where others run, not on an idle server.
+        No server is ever closed by a TPOT that it would have with this request alone.
         """
         predict = self._predictor.predict
         margin = self.margin_of(tracked)
@@ -70,19 +78,23 @@ class Capacity:
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
-            if self.is_full(backend) or not self._fits(backend, tracked):
+            if self.is_full(backend, now=now) or not self._fits(backend, tracked):
                 continue
             prediction = predict(backend, tracked, now=now)
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
-            if not bound and not backend.in_flight:
+            busy = bool(backend.in_flight)
+            paced = not busy or prediction.tpot_s <= margin * strictest_s
+            if (
+                (paced and prediction.ttft_s <= budget_s)
+                or not (bound or busy)
+                or exceeds(backend, tracked)
+            ):
                 found.append(OpenServer(backend, prediction))
-            elif prediction.tpot_s > margin * strictest_s:
-                continue
-            elif prediction.ttft_s <= budget_s:
-                found.append(OpenServer(backend, prediction))
-            elif tracked.late and (
-                soonest is None or prediction.ttft_s < soonest.prediction.ttft_s
+            elif (
+                paced
+                and tracked.late
+                and (soonest is None or prediction.ttft_s < soonest.prediction.ttft_s)
             ):
                 soonest = OpenServer(backend, prediction)
             if len(found) == enough:
@@ -119,10 +131,17 @@ class Capacity:
             default=float("inf"),
         )
 
-    def is_impossible(self, tracked: TrackedRequest, backends: Iterable[BackendState]) -> bool:
-        """Whether not even an idle one of `backends` could keep the request's bounds."""
+    def is_impossible(self, tracked: TrackedRequest, backends: Sequence[BackendState]) -> bool:
+        """Whether not even an idle one of `backends` could keep the objective's bounds.
+
+        False without servers, and while the speed of one of them is not yet known.
+        """
+        if tracked.service.objective is None or not backends:
+            return False
         bound_s = tracked.tpot_bound_s
         for backend in backends:
+            if not self._predictor.is_known(backend.id):
+                return False
             ttft_s, tpot_s = self._predictor.alone_s(backend, tracked)
             if ttft_s <= tracked.ttft_bound_s and (
                 bound_s is None or tpot_s <= self._policy.margin_critical * bound_s
@@ -131,7 +150,10 @@ class Capacity:
         return True
 
     def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
-        """Whether an adapter slot, places and KV blocks are free: it would run at once."""
+        """Whether an adapter slot, places and KV blocks are free: it would run at once.
+
+        A prompt that is longer than the whole cache takes no blocks: it is refused there.
+        """
         adapter = backend.adapter_of(tracked.target)
         if adapter is not None:
             if not backend.adapters.admits(adapter):
@@ -146,7 +168,21 @@ class Capacity:
             return False
         kv_tokens = backend.kv_capacity_tokens
         needed = tracked.prompt_tokens + tracked.expected_output_tokens
-        return kv_tokens is None or backend.kv_reserved_tokens + needed <= kv_tokens
+        return (
+            kv_tokens is None
+            or backend.kv_reserved_tokens + needed <= kv_tokens
+            or tracked.prompt_tokens > kv_tokens
+        )
+
+
+def exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:
+    """Whether the prompt is longer than the server can take: it will refuse it at once."""
+    kv_tokens = backend.kv_capacity_tokens
+    if kv_tokens is not None and tracked.prompt_tokens > kv_tokens:
+        return True
+    served = backend.models.get(tracked.target)
+    longest = None if served is None else served.max_model_len
+    return longest is not None and tracked.prompt_tokens > _SURELY_TOO_LONG * longest
 
 
 def _is_held(backend: BackendState, tracked: TrackedRequest, adapter: str) -> bool:

@@ -70,7 +70,7 @@ class Dispatcher:
         surfaced: list[TrackedRequest] = []
         dispatches: list[Dispatch] = []
         while self._queue.requests:
-            changed = [b for b in changed if not is_full(b)]
+            changed = [b for b in changed if not is_full(b, now=now)]
             head, servers = self._turns.next_dispatch(changed, surfaced, now=now)
             if head is None:
                 break

@@ -73,7 +73,7 @@ class ResponseProgressed:
 
 @dataclass(frozen=True, slots=True)
 class ResponseFinished:
-    """The server's answer ended. `ok` is False for an engine error inside a 200 stream or a 4xx.
+    """The server's answer ended. `ok` is False for a 4xx only; a broken stream is DispatchFailed.
 
     A 4xx has `usage` without tokens and is not the server's fault: it teaches nothing.
     """

@@ -40,7 +40,7 @@ class Explanations:
         if entry is None:
             return None
         tracked, choice, serving, decided_at, prediction = entry
-        candidates = choice.candidates()
+        candidates = choice.candidates
         assert prediction is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}

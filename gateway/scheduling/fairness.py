@@ -1,9 +1,9 @@
 """Which service goes next when requests of one priority compete under scarcity."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from gateway.scheduling.model import ServiceName
+from gateway.scheduling.model import RequestPhase, ServiceName
 from gateway.scheduling.policy import FairnessPolicy
 from gateway.scheduling.slo_adherence import SloAdherence, error_budget
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -19,7 +19,7 @@ class ServiceOrder(Protocol):
         """Yield `heads` (one per service and target model), first to be served first."""
         ...
 
-    def waits(self, tracked: TrackedRequest, waiting: Iterable[ServiceName]) -> None:
+    def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
         """A request is about to wait; `waiting` are the services that have some waiting."""
         ...
 
@@ -36,7 +36,7 @@ class FirstComeFirstServed:
         del now
         return sorted(heads, key=lambda head: (head.arrived_at, head.sequence))
 
-    def waits(self, tracked: TrackedRequest, waiting: Iterable[ServiceName]) -> None:
+    def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
         """Nothing to note."""
 
     def served(self, tracked: TrackedRequest, *, output_tokens: int) -> None:
@@ -55,8 +55,8 @@ class EarliestDeadlineFirst(FirstComeFirstServed):
 class LeastServedFirst:
     """The service that was served least, by weight; virtual counters as in VTC.
 
-    A service that returns from idle is lifted to the least of those that wait: idle time banks
-    nothing.
+    Idle time banks nothing: a service that returns is lifted to the least of those that wait, and
+    where none waits, none has been kept waiting, and all start anew.
     """
 
     def __init__(self, *, cost: Callable[[TrackedRequest, int], float]) -> None:
@@ -73,8 +73,10 @@ class LeastServedFirst:
             key=lambda head: (served.get(head.service.name, 0.0), head.arrived_at, head.sequence),
         )
 
-    def waits(self, tracked: TrackedRequest, waiting: Iterable[ServiceName]) -> None:
+    def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
         """Lift a service that had nothing waiting."""
+        if not waiting:
+            self._served.clear()
         name = tracked.service.name
         others = [self._served.get(other, 0.0) for other in waiting if other != name]
         if others and name not in waiting:
@@ -89,15 +91,19 @@ class LeastServedFirst:
 
 def token_cost(tracked: TrackedRequest, output_tokens: int) -> float:
     """1 per input and 2 per output token; the input is charged at dispatch."""
-    settles = tracked.first_token_at is not None or tracked.output_tokens > 0
-    return _TOKENS_PER_OUTPUT * output_tokens + (0 if settles else tracked.prompt_tokens)
+    prompt_tokens = tracked.prompt_tokens if _begins(tracked) else 0
+    return _TOKENS_PER_OUTPUT * output_tokens + prompt_tokens
 
 
 def request_cost(tracked: TrackedRequest, output_tokens: int) -> float:
     """1 per request, charged at dispatch."""
     del output_tokens
-    settles = tracked.first_token_at is not None or tracked.output_tokens > 0
-    return 0.0 if settles else 1.0
+    return 1.0 if _begins(tracked) else 0.0
+
+
+def _begins(tracked: TrackedRequest) -> bool:
+    """Whether the request is charged for its dispatch; what its end corrects comes later."""
+    return tracked.phase is RequestPhase.DISPATCHED
 
 
 class LargestBurnFirst(FirstComeFirstServed):

@@ -3,7 +3,7 @@
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.bounds import set_bounds
 from gateway.scheduling.decisions import RefusalReason
-from gateway.scheduling.model import InferenceRequest, LLMService
+from gateway.scheduling.model import InferenceRequest, LLMService, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.service_directory import ServiceDirectory
 from gateway.scheduling.token_estimates import TokenEstimates
@@ -60,8 +60,17 @@ class Intake:
         set_bounds(tracked, self._policy.pool.default_objective)
         return tracked
 
+    def lift_bounds(self, tracked: TrackedRequest) -> None:
+        """Steer a request whose objective no server can meet by the pool's default instead."""
+        tracked.impossible = True
+        default = self._policy.pool.default_objective
+        tracked.ttft_bound_s = float("inf") if default.ttft_s is None else default.ttft_s
+        tracked.tpot_bound_s = default.tpot_s
+
     def _patience_s(self, service: LLMService) -> float:
         """How long a request of the service may wait."""
         timeout_s = self._policy.queue.timeout_s
         own_s = service.max_queue_wait_s
-        return timeout_s if own_s is None else min(timeout_s, own_s)
+        if own_s is None or is_critical(service.priority):
+            return timeout_s
+        return min(timeout_s, own_s)

@@ -43,6 +43,10 @@ class LatencyPredictor:
             found = self._timings[backend_id] = self._new_timing()
         return found
 
+    def known_timing(self, backend_id: BackendId) -> ServerTiming | None:
+        """What is known of the server's speed, or None: to look does not fix its start."""
+        return self._timings.get(backend_id)
+
     def predict(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> Prediction:
         """Predict a request's times on a server, with the request added to what runs there.
 
@@ -161,6 +165,15 @@ class LatencyPredictor:
             per_token_s,
         )
         backend.fresh_until = now + _OUTLOOK_KEPT_S
+
+    def is_known(self, backend_id: BackendId) -> bool:
+        """Whether enough was learned of the server to judge what it can never do."""
+        timing = self._timings.get(backend_id)
+        return (
+            timing is not None
+            and timing.decode.samples >= _POOL_SAMPLES
+            and timing.prefill.samples >= _POOL_SAMPLES
+        )
 
     def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
         """(TTFT, TPOT) the request would have on this server if it were idle."""

@@ -5,6 +5,22 @@ streams marks the end of a step; between chunks the model's own step times carry
 A request that is dispatched during a step joins the next one.
 """
 
+from typing import NamedTuple
+
+
+class PrefillForecast(NamedTuple):
+    """What stands between now and a request's first token.
+
+    Attributes:
+        elapsed_s: time that the step under way has taken already.
+        steps: engine steps to end, the one under way included.
+        tokens: prefill tokens in those steps.
+    """
+
+    elapsed_s: float
+    steps: int
+    tokens: int
+
 
 class PrefillQueue:
     """The step under way on one server, and the prefill that waits.
@@ -22,6 +38,11 @@ class PrefillQueue:
         self.step_began_at = 0.0
         self.in_step = 0
         self.after = 0
+
+    @property
+    def pending_tokens(self) -> int:
+        """Tokens not yet prefilled, as modelled."""
+        return self.in_step + self.after
 
     def add(self, tokens: int, *, now: float, busy: bool) -> None:
         """A request was dispatched; an idle engine begins a step with it at once."""
@@ -68,13 +89,8 @@ class PrefillQueue:
 
     def ahead_of(
         self, own_tokens: int, *, now: float, base_s: float, per_token_s: float, room: int
-    ) -> tuple[float, int, int]:
-        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`.
-
-        Returns:
-            Time that the step under way has taken already; engine steps to end, that one
-            included; prefill tokens in those steps.
-        """
+    ) -> PrefillForecast:
+        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`."""
         in_step = self.in_step
         behind = 0
         if in_step > room:
@@ -85,4 +101,4 @@ class PrefillQueue:
             # The step has outrun its forecast: a prefill is about to end, decoding just goes on.
             elapsed_s = step_s - 0.1 * base_s if in_step else elapsed_s % base_s
         rest = behind + self.after + own_tokens
-        return elapsed_s, 1 - (-rest // room), in_step + rest
+        return PrefillForecast(elapsed_s, 1 - (-rest // room), in_step + rest)

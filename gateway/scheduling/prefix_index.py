@@ -27,9 +27,9 @@ class PrefixIndex:
         return len(self._blocks)
 
     def match(self, adapter: str | None, blocks: tuple[int, ...]) -> int:
-        """How many of the leading `blocks`, at least one, are held."""
+        """How many of the leading `blocks` are held."""
         held = self._blocks
-        if (adapter, blocks[0]) not in held:
+        if not blocks or (adapter, blocks[0]) not in held:
             return 0
         low, high = 1, len(blocks)
         while low < high:

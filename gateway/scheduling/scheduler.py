@@ -44,6 +44,7 @@ class Scheduler:
         self, *, knowledge: Knowledge, rules: Rules, make_rules: Callable[[SchedulingPolicy], Rules]
     ) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
+        self._knowledge = knowledge
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
         self._adherence = knowledge.adherence
@@ -111,11 +112,11 @@ class Scheduler:
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
         return take_snapshot(
-            pool=self._rules.policy.pool.name,
+            knowledge=self._knowledge,
+            rules=self._rules,
             draining=self._draining,
             tracked_requests=len(self._tracked),
             ignored_events=self._ignored_events,
-            parts=(self._queue, self._ledger, self._rules.capacity),
             now=now,
         )
 
@@ -136,8 +137,15 @@ class Scheduler:
         if isinstance(tracked, RefusalReason):
             self._reject(request.id, tracked)
             return
+        serving = self._ledger.serving(tracked.target)
+        if self._rules.capacity.is_impossible(tracked, serving):
+            if not is_critical(tracked.service.priority):
+                self._adherence.settle(tracked, missed=True, burns=False, now=now)
+                self._reject(request.id, RefusalReason.OBJECTIVE_IMPOSSIBLE)
+                return
+            self._intake.lift_bounds(tracked)
         if not self._queue.requests or not self._queue.has_flow(tracked):
-            servers = self._turns.open_for(tracked, self._ledger.serving(tracked.target), now=now)
+            servers = self._turns.open_for(tracked, serving, now=now)
             if servers:
                 self._tracked[request.id] = tracked
                 self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))
@@ -186,8 +194,8 @@ class Scheduler:
         if tracked is None:
             return
         tokens = self._flights.completed(tracked, event.usage, now=now) if event.ok else 0
-        self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         tracked.enter(RequestPhase.COMPLETED if event.ok else RequestPhase.FAILED)
+        self._rules.order.served(tracked, output_tokens=tokens - tracked.expected_output_tokens)
         self._release(tracked, now)
 
     def _on_failed(self, event: ev.DispatchFailed, now: float) -> None:

@@ -27,6 +27,12 @@ class ServiceDirectory:
         self._services = {service.name: service for service in pool.services}
         self._default = LLMService(name=DEFAULT_SERVICE, model="", priority=NON_CRITICAL)
 
+    @property
+    def services(self) -> tuple[LLMService, ...]:
+        """All that `find` finds: the configured ones, then the default one if it is accepted."""
+        default = (self._default,) if self._pool.accept_unregistered_models else ()
+        return (*self._services.values(), *default)
+
     def find(self, name: ServiceName) -> LLMService | None:
         """The service, the default one where unregistered models are accepted, or None."""
         found = self._services.get(name)

@@ -5,7 +5,7 @@ from heapq import heapify, heappop
 from random import Random
 
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
-from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -101,7 +101,6 @@ class Shortlist:
         bound_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
         per_bound = 1.0 / bound_s
         margin = self._capacity.margin_of(tracked)
-        is_bound = tracked.service.objective is not None
         slot_price = 0.0
         if target in backends[0].lora_models:
             crowding = sum([backend.adapters.crowding for backend in backends]) / len(backends)
@@ -117,7 +116,11 @@ class Shortlist:
             tpot_s += context * tpot_per_token_s
             others_s = backend.strictest_tpot_s
             strictest_s = bound_s if bound_s < others_s else others_s  # noqa: FURB136 - hot
-            if tpot_s * certain > margin * strictest_s and (is_bound or backend.in_flight):
+            if (
+                tpot_s * certain > margin * strictest_s
+                and backend.in_flight
+                and not exceeds(backend, tracked)
+            ):
                 continue
             ttft_ratio = (ttft_s + own * ttft_per_token_s) * per_budget
             tpot_ratio = tpot_s * per_bound

@@ -120,7 +120,9 @@ class SloAdherence:
         self.withdrawn(tracked)
         if not tracked.counted:
             tracked.counted = True
-            self.of(tracked.service.name).count(missed=missed, burns=burns, now=now)
+            self.of(tracked.service.name).count(
+                missed=missed, burns=burns and not tracked.impossible, now=now
+            )
 
     def burn(self, service: LLMService, *, now: float) -> float:
         """Use of the service's error budget; 1.0 is exactly at its target."""

@@ -7,8 +7,39 @@ from gateway.scheduling.model import BackendId, Forecast, RequestId
 
 
 @dataclass(frozen=True, slots=True)
+class ForecastQuality:
+    """How good one server's forecasts of one time have been lately; see forecast_error.py.
+
+    Attributes:
+        samples: outcomes learned from.
+        relative_error: running mean of |forecast - actual| / actual; None without samples.
+        p90_coverage: running share of outcomes within their p90 forecast, .9 if it is right; None
+            without samples.
+    """
+
+    samples: int = 0
+    relative_error: float | None = None
+    p90_coverage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """What a server's engine steps are believed to cost, seconds per unit; see step_time.py."""
+
+    overhead_s: float
+    step_s: float
+    per_sequence_s: float
+    per_context_token_s: float
+    per_prefill_token_s: float
+    adapter_load_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackendSnapshot:
-    """One server: its state, our counts on it, and its last report with the age in seconds."""
+    """One server: its state, our counts on it, and its last report with the age in seconds.
+
+    `step_costs` is None until a first forecast was made for the server.
+    """
 
     backend_id: BackendId
     usable: bool
@@ -28,6 +59,9 @@ class BackendSnapshot:
     reported_waiting: int | None
     reported_kv_usage: float | None
     report_age_s: float | None
+    ttft_forecasts: ForecastQuality
+    tpot_forecasts: ForecastQuality
+    step_costs: StepCosts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +74,31 @@ class QueueSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """How one service fares by its objective over the fairness window; see slo_adherence.py.
+
+    Attributes:
+        target: share of its requests that must meet the objective; None without one.
+        attainment: share of those ended that met it (without an objective: that were served);
+            None while none has ended.
+        ended, missed: requests whose outcome is certain, also if they still wait or run.
+        in_flight: requests at servers whose outcome is not certain yet.
+        expected_misses: sum of their probabilities to miss.
+        burn: use of the error budget; 1.0 is exactly at the target, by the fairness weight.
+    """
+
+    service: str
+    priority: int
+    target: float | None
+    attainment: float | None
+    ended: int
+    missed: int
+    in_flight: int
+    expected_misses: float
+    burn: float
+
+
+@dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
     """The whole scheduler at one instant."""
 
@@ -49,6 +108,7 @@ class SchedulerSnapshot:
     queued_requests: int
     queued_bytes: int
     queues: tuple[QueueSnapshot, ...]
+    services: tuple[ServiceSnapshot, ...]
     backends: tuple[BackendSnapshot, ...]
     ignored_events: int
 

@@ -1,24 +1,34 @@
-"""Makes a SchedulerSnapshot from the live parts."""
+"""Makes a SchedulerSnapshot from the live parts. Looking changes nothing that is decided later."""
 
-from gateway.scheduling.admission_queue import AdmissionQueue
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
-from gateway.scheduling.capacity import Capacity
-from gateway.scheduling.snapshot import BackendSnapshot, QueueSnapshot, SchedulerSnapshot
+from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.forecast_error import ForecastError
+from gateway.scheduling.model import LLMService
+from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.server_timing import ServerTiming
+from gateway.scheduling.slo_adherence import SloAdherence
+from gateway.scheduling.snapshot import (
+    BackendSnapshot,
+    ForecastQuality,
+    QueueSnapshot,
+    SchedulerSnapshot,
+    ServiceSnapshot,
+    StepCosts,
+)
 
 
 def take_snapshot(
     *,
-    pool: str,
+    knowledge: Knowledge,
+    rules: Rules,
     draining: bool,
     tracked_requests: int,
     ignored_events: int,
-    parts: tuple[AdmissionQueue, BackendLedger, Capacity],
     now: float,
 ) -> SchedulerSnapshot:
     """Copy everything a reader may want; later events do not change it."""
-    queue, ledger, capacity = parts
+    queue = knowledge.queue
     return SchedulerSnapshot(
-        pool=pool,
+        pool=rules.policy.pool.name,
         draining=draining,
         tracked_requests=tracked_requests,
         queued_requests=queue.requests,
@@ -27,12 +37,43 @@ def take_snapshot(
             QueueSnapshot(priority=priority, service=service, requests=depth)
             for (priority, service), depth in queue.depth_by_service().items()
         ),
-        backends=tuple(_backend(b, full=capacity.is_full(b), now=now) for b in ledger.backends),
+        services=tuple(
+            _service(service, knowledge.adherence, now=now)
+            for service in knowledge.services.services
+        ),
+        backends=tuple(
+            _backend(
+                backend,
+                knowledge.predictor.known_timing(backend.id),
+                full=rules.capacity.is_full(backend, now=now),
+                now=now,
+            )
+            for backend in knowledge.ledger.backends
+        ),
         ignored_events=ignored_events,
     )
 
 
-def _backend(backend: BackendState, *, full: bool, now: float) -> BackendSnapshot:
+def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> ServiceSnapshot:
+    burn = adherences.burn(service, now=now)  # forgets what is older than the window
+    adherence = adherences.of(service.name)
+    ended, missed = adherence.all_ended, adherence.all_missed
+    return ServiceSnapshot(
+        service=service.name,
+        priority=service.priority,
+        target=None if service.objective is None else service.objective.percentile,
+        attainment=1.0 - missed / ended if ended else None,
+        ended=ended,
+        missed=missed,
+        in_flight=adherence.in_flight,
+        expected_misses=max(0.0, adherence.expected_misses),  # a sum of floats added and taken off
+        burn=burn,
+    )
+
+
+def _backend(
+    backend: BackendState, timing: ServerTiming | None, *, full: bool, now: float
+) -> BackendSnapshot:
     return BackendSnapshot(
         backend_id=backend.id,
         usable=backend.usable,
@@ -52,4 +93,26 @@ def _backend(backend: BackendState, *, full: bool, now: float) -> BackendSnapsho
         reported_waiting=backend.load.waiting,
         reported_kv_usage=backend.load.kv_usage,
         report_age_s=None if backend.load_taken_at is None else now - backend.load_taken_at,
+        ttft_forecasts=_quality(timing.ttft_error if timing else None),
+        tpot_forecasts=_quality(timing.tpot_error if timing else None),
+        step_costs=_step_costs(timing) if timing else None,
+    )
+
+
+def _quality(error: ForecastError | None) -> ForecastQuality:
+    if error is None or not error.samples:
+        return ForecastQuality()
+    return ForecastQuality(
+        samples=error.samples, relative_error=error.relative, p90_coverage=error.coverage
+    )
+
+
+def _step_costs(timing: ServerTiming) -> StepCosts:
+    return StepCosts(
+        overhead_s=timing.prefill.overhead_s,
+        step_s=timing.decode.step_s,
+        per_sequence_s=timing.decode.per_sequence_s,
+        per_context_token_s=timing.decode.per_context_token_s,
+        per_prefill_token_s=timing.prefill.per_token_s,
+        adapter_load_s=timing.adapter_load_s,
     )

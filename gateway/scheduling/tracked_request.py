@@ -47,6 +47,7 @@ class TrackedRequest:
         prediction: times forecast at its last dispatch.
         late_at: when it can no longer meet its objective; `late` once that was noticed.
         counted: whether its outcome is in its service's adherence.
+        impossible: whether no idle server could meet its objective; its misses burn nothing.
         miss_probability: as charged to its service while in flight, else None.
         overtaken: how often a less entitled request was dispatched before it.
         held_at: the server that is kept for it, or None.
@@ -68,6 +69,7 @@ class TrackedRequest:
         "expires_at",
         "first_token_at",
         "held_at",
+        "impossible",
         "late",
         "late_at",
         "miss_probability",
@@ -122,6 +124,7 @@ class TrackedRequest:
         self.late_at = float("inf")
         self.late = False
         self.counted = False
+        self.impossible = False
         self.miss_probability: float | None = None
         self.stay = 0
         self.overtaken = 0

@@ -21,16 +21,25 @@ _FEW = 12
 """Up to so many servers, all get a full forecast."""
 _ENOUGH = 8
 """Open servers that are compared when there are more."""
+_LARGE_SHARE = 0.25
 
 
-def _is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
+def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
     """Whether one of those that go first will be able to use what is left of the server."""
     return any(
         backend.takes(head.target)
         and backend.id not in head.tried
         and backend.has_slot_for(head.target)
+        and not _is_large(backend, head)
         for head in entitled
     )
+
+
+def _is_large(backend: BackendState, head: TrackedRequest) -> bool:
+    """Whether so much would have to drain for it that the others had better go on meanwhile."""
+    kv_tokens = backend.kv_capacity_tokens
+    needed = head.prompt_tokens + head.expected_output_tokens
+    return kv_tokens is not None and needed > _LARGE_SHARE * kv_tokens
 
 
 class Turns:
@@ -82,7 +91,7 @@ class Turns:
             else:
                 takers = tuple(b for b in changed if b.takes(head.target))
             if entitled:
-                takers = tuple(b for b in takers if not _is_kept(b, entitled))
+                takers = tuple(b for b in takers if not is_kept(b, entitled))
             return self.open_for(head, takers, now=now) if takers else []
 
         for lane in self._lanes() if changed or surfaced else ():

@@ -73,6 +73,10 @@ def _text(detail: ErrorDetails) -> str:
             return "unknown key" + hint(str(detail["loc"][-1]), known)
         case "missing":
             return "missing, and required"
+        case "tuple_type":
+            return f"{_shown(detail)}: expected a list"
+        case "model_type":
+            return f"{_shown(detail)}: expected keys with values"
         case _:
             expected = detail["msg"].removeprefix("Value error, ")
             expected = expected.replace("Input should be", "expected", 1)

@@ -138,6 +138,31 @@ IGNORED_EVENTS = _counter(
     "pool",
 )
 
+# -- services ---------------------------------------------------------------------------------
+
+SERVICE_ATTAINMENT = _gauge(
+    "llm_gateway_service_attainment_ratio",
+    "Share that met the service's objective, of requests judged in the fairness window;"
+    " without an objective, share that was served.",
+    *_SERVICE,
+)
+SERVICE_BURN = _gauge(
+    "llm_gateway_service_burn",
+    "Use of the error budget in the fairness window, times the fairness weight;"
+    " 1 is exactly at the target, above it is worse.",
+    *_SERVICE,
+)
+SERVICE_IN_FLIGHT = _gauge(
+    "llm_gateway_service_in_flight",
+    "Requests at servers that have neither met nor missed the objective yet.",
+    *_SERVICE,
+)
+SERVICE_EXPECTED_MISSES = _gauge(
+    "llm_gateway_service_expected_misses",
+    "How many of those will miss it, by forecast.",
+    *_SERVICE,
+)
+
 # -- servers ----------------------------------------------------------------------------------
 
 BACKEND_USABLE = _gauge(
@@ -183,6 +208,39 @@ ADAPTER_SLOTS = _gauge(
     "llm_gateway_backend_adapter_slots", "LoRA adapters that fit into one batch.", *_BACKEND
 )
 
+# -- forecasts per server ---------------------------------------------------------------------
+
+BACKEND_TTFT_ERROR = _gauge(
+    "llm_gateway_backend_ttft_forecast_error_ratio",
+    "Running mean of |forecast - actual| / actual of TTFT, from dispatch, over about 50 requests.",
+    *_BACKEND,
+)
+BACKEND_TTFT_COVERAGE = _gauge(
+    "llm_gateway_backend_ttft_p90_coverage_ratio",
+    "Running share of TTFTs within the forecast of their 90th percentile; 0.9 is right.",
+    *_BACKEND,
+)
+BACKEND_TTFT_SAMPLES = _counter(
+    "llm_gateway_backend_ttft_forecast_samples_total",
+    "TTFTs that forecasts were compared with.",
+    *_BACKEND,
+)
+BACKEND_TPOT_ERROR = _gauge(
+    "llm_gateway_backend_tpot_forecast_error_ratio",
+    "Running mean of |forecast - actual| / actual of TPOT, over about 50 requests.",
+    *_BACKEND,
+)
+BACKEND_TPOT_COVERAGE = _gauge(
+    "llm_gateway_backend_tpot_p90_coverage_ratio",
+    "Running share of TPOTs within the forecast of their 90th percentile; 0.9 is right.",
+    *_BACKEND,
+)
+BACKEND_TPOT_SAMPLES = _counter(
+    "llm_gateway_backend_tpot_forecast_samples_total",
+    "TPOTs that forecasts were compared with.",
+    *_BACKEND,
+)
+
 # -- the gateway itself -----------------------------------------------------------------------
 
 LOST_LINES = _counter(
@@ -202,11 +260,22 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     ),
     ("Queue and scheduler", (QUEUE_DEPTH, QUEUE_BYTES, TRACKED, DRAINING, IGNORED_EVENTS)),
     (
+        "Services",
+        (SERVICE_ATTAINMENT, SERVICE_BURN, SERVICE_IN_FLIGHT, SERVICE_EXPECTED_MISSES),
+    ),
+    (
         "Servers",
         (
             *(BACKEND_USABLE, BACKEND_FULL, BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
             *(BACKEND_KV_RESERVED, BACKEND_KV_USAGE, BACKEND_WAITING, BACKEND_REPORT_AGE),
             *(ADAPTERS_ACTIVE, ADAPTERS_RESIDENT, ADAPTER_SLOTS),
+        ),
+    ),
+    (
+        "Forecasts per server",
+        (
+            *(BACKEND_TTFT_ERROR, BACKEND_TTFT_COVERAGE, BACKEND_TTFT_SAMPLES),
+            *(BACKEND_TPOT_ERROR, BACKEND_TPOT_COVERAGE, BACKEND_TPOT_SAMPLES),
         ),
     ),
     ("The gateway itself", (LOST_LINES,)),

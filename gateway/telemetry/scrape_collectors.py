@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot
+from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot, ServiceSnapshot
 from gateway.telemetry import metric_definitions as definitions
 from gateway.telemetry.metric_definitions import MetricDefinition, MetricKind
 
@@ -13,7 +13,7 @@ _Samples = Sequence[tuple[tuple[str, ...], float | None]]
 
 
 class SchedulerCollector(Collector):
-    """Queues and servers, from a snapshot of each pool's scheduler."""
+    """Queues, services and servers, from a snapshot of each pool's scheduler."""
 
     def __init__(self, snapshots: Sequence[Callable[[], SchedulerSnapshot]]) -> None:
         """Take one function per pool, such as `SchedulerDriver.snapshot`."""
@@ -32,6 +32,18 @@ class SchedulerCollector(Collector):
         )
         for definition, value_of_pool in _OF_POOLS:
             yield _family(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
+        for definition, value_of_service in _OF_SERVICES:
+            yield _family(
+                definition,
+                [
+                    (
+                        (pool.pool, service.service, str(service.priority)),
+                        value_of_service(service),
+                    )
+                    for pool in pools
+                    for service in pool.services
+                ],
+            )
         for definition, value_of_backend in _OF_BACKENDS:
             yield _family(
                 definition,
@@ -71,6 +83,12 @@ _OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], 
     (definitions.DRAINING, lambda pool: pool.draining),
     (definitions.IGNORED_EVENTS, lambda pool: pool.ignored_events),
 )
+_OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | None]], ...] = (
+    (definitions.SERVICE_ATTAINMENT, lambda service: service.attainment),
+    (definitions.SERVICE_BURN, lambda service: service.burn),
+    (definitions.SERVICE_IN_FLIGHT, lambda service: service.in_flight),
+    (definitions.SERVICE_EXPECTED_MISSES, lambda service: service.expected_misses),
+)
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
     (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
     (definitions.BACKEND_FULL, lambda server: server.full),
@@ -84,4 +102,10 @@ _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | 
     (definitions.ADAPTERS_ACTIVE, lambda server: len(server.active_adapters)),
     (definitions.ADAPTERS_RESIDENT, lambda server: len(server.resident_adapters)),
     (definitions.ADAPTER_SLOTS, lambda server: server.max_loras),
+    (definitions.BACKEND_TTFT_ERROR, lambda server: server.ttft_forecasts.relative_error),
+    (definitions.BACKEND_TTFT_COVERAGE, lambda server: server.ttft_forecasts.p90_coverage),
+    (definitions.BACKEND_TTFT_SAMPLES, lambda server: server.ttft_forecasts.samples),
+    (definitions.BACKEND_TPOT_ERROR, lambda server: server.tpot_forecasts.relative_error),
+    (definitions.BACKEND_TPOT_COVERAGE, lambda server: server.tpot_forecasts.p90_coverage),
+    (definitions.BACKEND_TPOT_SAMPLES, lambda server: server.tpot_forecasts.samples),
 )

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
 from gateway.policy_benchmark.policies import find_policy, in_flight_limits, policy_kinds
+from gateway.scheduling.policy import FairnessDimension
 from tests.policy_benchmark.workload_texts import plan
 
 BASELINES = {
@@ -14,11 +15,12 @@ BASELINES = {
 
 
 def test_every_baseline_and_ours_are_there() -> None:
-    assert set(policy_kinds()) >= BASELINES | {"gateway", "gateway:fcfs"}
+    ours = {"gateway", *(f"gateway:{dimension}" for dimension in FairnessDimension)}
+    assert set(policy_kinds()) == BASELINES | ours
 
 
 def test_an_unknown_policy_is_answered_with_what_there_is() -> None:
-    with pytest.raises(BenchmarkError, match=r"unknown policy 'magic'.*gateway, gateway:fcfs"):
+    with pytest.raises(BenchmarkError, match=r"unknown policy 'magic'.*gateway, gateway:slo"):
         find_policy("magic")
 
 

@@ -43,7 +43,7 @@ class Engines:
         in_flight = None
         try:
             async with asyncio.timeout(within_s):
-                while not wanted(in_flight := await self.in_flight()):  # noqa: ASYNC110
+                while not wanted(in_flight := await self.in_flight()):
                     await asyncio.sleep(0.005)
         except TimeoutError:
             pytest.fail(f"after {within_s} s the servers still have {in_flight} in flight")

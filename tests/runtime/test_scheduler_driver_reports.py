@@ -67,8 +67,8 @@ async def test_a_report_names_every_stream_of_its_server_and_its_newest_chunk() 
         driver.lease(request("y")) as y,
         driver.lease(request("silent")),
     ):
-        x.progressed(3, now=now + 0.2)
-        y.progressed(7, now=now + 0.1)
+        x.progressed(3, now=now + 0.1)
+        y.progressed(7, now=now + 0.2)
         await asyncio.sleep(PROGRESS_INTERVAL_S * 1.5)
     assert sightings.events(ResponseProgressed) == [
         ResponseProgressed(A, ((RequestId("x"), 3), (RequestId("y"), 7)), now + 0.2)
@@ -84,7 +84,7 @@ async def test_a_retried_request_does_not_carry_its_old_progress_to_the_new_serv
         lease.progressed(1, now=now)
         lease.failed(FailureKind.RESET, retryable=True)
         order = await lease.dispatch()
-        assert (lease.stream_events, lease.last_chunk_at) == (0, 0.0)
+        assert lease.stream_events == 0
         await asyncio.sleep(PROGRESS_INTERVAL_S * 2)
         assert sightings.events(ResponseProgressed) == []
         lease.progressed(2, now=now + 1.0)
@@ -93,6 +93,34 @@ async def test_a_retried_request_does_not_carry_its_old_progress_to_the_new_serv
     assert sightings.events(ResponseProgressed) == [
         ResponseProgressed(retried_on, ((RequestId("r"), 2),), now + 1.0)
     ]
+
+
+async def test_an_arrival_brings_the_newest_chunk_of_every_server_that_streams() -> None:
+    sightings = Sightings()
+    driver = driver_of(A, B, observers=[sightings])
+    now = asyncio.get_running_loop().time()
+    async with driver.lease(request("x")) as x, driver.lease(request("y")) as y:
+        servers = [(await x.dispatch()).backend_id, (await y.dispatch()).backend_id]
+        assert set(servers) == {A, B}
+        x.progressed(1, now=now + 0.1)
+        y.progressed(1, now=now + 0.2)
+        x.progressed(2, now=now + 0.3)
+        async with driver.lease(request("z")):
+            pass
+        y.finished(TokenUsage())
+        async with driver.lease(request("after-y")):
+            pass
+    arrivals = {
+        event.request.id: event.last_chunks
+        for event in sightings.events(RequestArrived)
+        if isinstance(event, RequestArrived)
+    }
+    assert arrivals == {
+        "x": (),
+        "y": (),
+        "z": ((servers[0], now + 0.3), (servers[1], now + 0.2)),
+        "after-y": ((servers[0], now + 0.3),),
+    }
 
 
 async def test_a_dispatch_in_the_midst_of_a_report_does_not_double_the_reports() -> None:

@@ -13,6 +13,7 @@ from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
+from gateway.scheduling.turns import is_kept
 
 _ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING})
 
@@ -21,6 +22,7 @@ def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
     """Every incremental count equals what a recount finds, and nobody waits without need."""
     for backend in scheduler._ledger.backends:
         _assert_counts_match(backend)
+        _assert_outlook_is_fresh(scheduler, backend, now=now)
     _assert_each_request_is_in_one_place(scheduler)
     _assert_queue_counts_match(scheduler)
     _assert_holds_are_for_those_who_wait(scheduler)
@@ -78,12 +80,7 @@ def _is_open(
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
     return any(
-        other is not head
-        and other.overtaken > 0
-        and backend.takes(other.target)
-        and backend.id not in other.tried
-        and backend.has_slot_for(other.target)
-        for other in heads
+        other is not head and other.overtaken > 0 and is_kept(backend, [other]) for other in heads
     )
 
 
@@ -114,14 +111,19 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
 
 
 def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> None:
-    """Every server just dispatched to has KV cache for all it runs, or runs one request alone."""
+    """Every server just dispatched to has KV cache for all it runs, or runs one request alone.
+
+    A prompt that is longer than the whole cache counts for nothing: the server refuses it.
+    """
     for dispatch in dispatches:
         backend = _server_of(scheduler, dispatch)
         capacity = backend.kv_capacity_tokens
+        served = backend.in_flight.get(dispatch.request_id)
         assert (
             capacity is None
             or backend.kv_reserved_tokens <= capacity
             or len(backend.in_flight) == 1
+            or (served is not None and served.prompt_tokens > capacity)
         ), f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
 
 
@@ -197,7 +199,21 @@ def _assert_counts_match(backend: BackendState) -> None:
     assert backend.tpot_bounds == dict(
         Counter(t.tpot_bound_s for t in requests if t.tpot_bound_s is not None)
     )
+    assert backend.strictest_tpot_s == min(backend.tpot_bounds, default=float("inf"))
     assert backend.external_running >= 0.0
+    load = backend.adapters
+    assert load.crowding == load.slots_in_use / max(1, load.max_loras)
+
+
+def _assert_outlook_is_fresh(scheduler: Scheduler, backend: BackendState, *, now: float) -> None:
+    """What is believed to hold still holds, but for the rate of prefills, which is forgotten."""
+    if now >= backend.fresh_until:
+        return
+    kept = backend.outlook, backend.glance, backend.fresh_until
+    scheduler._flights._predictor._look(backend, now)
+    anew = backend.outlook._replace(stretch=kept[0].stretch)
+    assert anew == kept[0], f"{backend} has changed"
+    backend.outlook, backend.glance, backend.fresh_until = kept
 
 
 def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:

@@ -7,22 +7,13 @@ from gateway.scheduling.backend_picker import LeastOutstandingPicker
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import make_backend, make_prediction, make_tracked
-
-
-def loaded(backend_id: str, sequences: int, *adapters: str, external: float = 0.0) -> BackendState:
-    """A server of lora-a and lora-b with so many sequences, holding the adapters."""
-    backend = make_backend(backend_id, adapters=("lora-a", "lora-b"))
-    backend.sequences = sequences
-    backend.external_running = external
-    for adapter in adapters:
-        backend.adapters.acquire(adapter, now=0.0)
-    return backend
+from tests.builders import make_backend, make_tracked
+from tests.scheduling.picker_scenes import forecast_there, loaded
 
 
 def opened(*backends: BackendState) -> list[OpenServer]:
     """The servers, all with the same forecast."""
-    return [OpenServer(backend, make_prediction()) for backend in backends]
+    return [OpenServer(backend, forecast_there(backend)) for backend in backends]
 
 
 def picked(tracked: TrackedRequest, *backends: BackendState, cold_cost: float = 8.0) -> str:

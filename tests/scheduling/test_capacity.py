@@ -39,15 +39,15 @@ def test_an_idle_server_is_open() -> None:
 
 
 def test_a_server_is_full_at_its_limit_of_sequences() -> None:
-    assert not CAPACITY.is_full(running(make_backend(), *some(3)))
-    assert CAPACITY.is_full(running(make_backend(), *some(4)))
+    assert not CAPACITY.is_full(running(make_backend(), *some(3)), now=0.0)
+    assert CAPACITY.is_full(running(make_backend(), *some(4)), now=0.0)
     assert not is_open(running(make_backend(), *some(4)), ONE_MORE)
 
 
 def test_the_traffic_of_others_takes_places() -> None:
     backend = running(make_backend(), *some(2))
     backend.external_running = 2.0
-    assert CAPACITY.is_full(backend)
+    assert CAPACITY.is_full(backend, now=0.0)
 
 
 def test_a_trace_of_past_external_traffic_takes_no_place() -> None:
@@ -67,12 +67,14 @@ def test_more_choices_than_any_server_has_places_run_alone_on_an_idle_one() -> N
 
 
 def test_a_server_whose_own_queue_grows_is_full() -> None:
-    assert not CAPACITY.is_full(make_backend(load=BackendLoad(waiting=2)))
-    assert CAPACITY.is_full(make_backend(load=BackendLoad(waiting=3)))
+    assert not CAPACITY.is_full(make_backend(load=BackendLoad(waiting=2)), now=0.0)
+    assert CAPACITY.is_full(make_backend(load=BackendLoad(waiting=3)), now=0.0)
 
 
 def test_requests_that_wait_for_an_adapter_slot_are_no_engine_queue() -> None:
-    assert not CAPACITY.is_full(make_backend(load=BackendLoad(waiting=9, waiting_deferred=7)))
+    assert not CAPACITY.is_full(
+        make_backend(load=BackendLoad(waiting=9, waiting_deferred=7)), now=0.0
+    )
 
 
 def test_an_adapter_needs_a_slot() -> None:
@@ -98,3 +100,27 @@ def test_a_request_larger_than_the_cache_runs_alone_on_an_idle_server() -> None:
 
 def test_an_unknown_cache_size_closes_no_server() -> None:
     assert is_open(running(make_backend(), *some(3)), make_tracked(prompt_tokens=10**6))
+
+
+def test_two_steps_of_prefill_ahead_are_enough_for_an_engine() -> None:
+    backend = make_backend()
+    backend.pending_prefill_tokens = 2 * 2048 - 1
+    assert not CAPACITY.is_full(backend, now=0.0)
+    backend.pending_prefill_tokens += 1
+    assert CAPACITY.is_full(backend, now=0.0)
+
+
+def test_an_old_report_of_the_engines_queue_closes_nothing() -> None:
+    backend = make_backend(load=BackendLoad(waiting=3))
+    assert CAPACITY.is_full(backend, now=1.0)
+    assert not CAPACITY.is_full(backend, now=1.001)
+
+
+def test_a_prompt_longer_than_the_cache_goes_at_once_to_be_refused() -> None:
+    load = BackendLoad(kv_blocks=25, block_tokens=16)  # 400 tokens
+    backend = running(make_backend(load=load), *some(2))
+    late = make_tracked(prompt_tokens=401)
+    late.ttft_bound_s = late.tpot_bound_s = 0.001
+    assert is_open(backend, late)
+    late.prompt_tokens = 400
+    assert not is_open(backend, late)

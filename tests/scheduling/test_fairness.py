@@ -1,15 +1,314 @@
-from gateway.scheduling.fairness import FirstComeFirstServed
-from tests.builders import make_service, make_tracked
+"""Which service goes next, by each of the dimensions."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.scheduling.events import FailureKind
+from gateway.scheduling.fairness import (
+    EarliestDeadlineFirst,
+    FirstComeFirstServed,
+    LargestBurnFirst,
+    ServiceOrder,
+)
+from gateway.scheduling.model import CRITICAL, LatencyObjective, LLMService, TokenUsage
+from gateway.scheduling.policy import FairnessDimension, FairnessPolicy
+from gateway.scheduling.slo_adherence import SloAdherence
+from gateway.scheduling.tracked_request import TrackedRequest
+from tests.builders import make_policy, make_request, make_service, make_tracked
+from tests.scheduling.checked_scheduler import CheckedScheduler
+
+OBJECTIVE = LatencyObjective(ttft_s=1.0, percentile=0.95)
+
+
+def service(name: str, *, weight: float = 1.0) -> LLMService:
+    return make_service(name, priority=CRITICAL, objective=OBJECTIVE, fairness_weight=weight)
+
+
+A, B, C = service("A"), service("B"), service("C")
+
+
+def head(
+    of: LLMService, *, arrived_at: float = 0.0, sequence: int = 1, ttft_s: float = 1.0
+) -> TrackedRequest:
+    tracked = make_tracked(of.name, service=of, arrived_at=arrived_at, sequence=sequence)
+    tracked.ttft_bound_s = ttft_s
+    return tracked
+
+
+def names(order: ServiceOrder, *heads: TrackedRequest, now: float = 0.0) -> str:
+    return "".join(found.service.name for found in order.ordered(heads, now=now))
+
+
+# -- arrival, deadline ------------------------------------------------------------------------
 
 
 def test_first_come_first_served_goes_by_arrival_whatever_the_service() -> None:
-    late = make_tracked("late", arrived_at=2.0, sequence=3, service=make_service("a"))
-    early = make_tracked("early", arrived_at=1.0, sequence=1, service=make_service("c"))
-    middle = make_tracked("middle", arrived_at=1.5, sequence=2, service=make_service("b"))
-    ordered = FirstComeFirstServed().ordered([late, early, middle], now=9.0)
-    assert ordered == [early, middle, late]
+    heads = (head(A, arrived_at=2.0), head(B, arrived_at=1.0), head(C, arrived_at=1.5))
+    assert names(FirstComeFirstServed(), *heads) == "BCA"
 
 
 def test_arrivals_of_one_instant_go_by_their_number() -> None:
-    second, first = make_tracked("second", sequence=2), make_tracked("first", sequence=1)
-    assert FirstComeFirstServed().ordered([second, first], now=0.0) == [first, second]
+    assert names(FirstComeFirstServed(), head(A, sequence=2), head(B, sequence=1)) == "BA"
+
+
+def test_the_earliest_deadline_goes_first_whoever_came_first() -> None:
+    patient = head(A, arrived_at=0.0, ttft_s=5.0)
+    urgent = head(B, arrived_at=3.0, ttft_s=1.0)
+    assert names(EarliestDeadlineFirst(), patient, urgent) == "BA"
+
+
+def test_who_has_no_deadline_goes_after_who_has_one() -> None:
+    endless = head(A, sequence=1, ttft_s=float("inf"))
+    assert names(EarliestDeadlineFirst(), endless, head(B, sequence=2, ttft_s=9.0)) == "BA"
+
+
+def test_equal_deadlines_go_by_the_number_of_arrival() -> None:
+    assert names(EarliestDeadlineFirst(), head(A, sequence=2), head(B, sequence=1)) == "BA"
+
+
+# -- what was served, by a whole scheduler ----------------------------------------------------
+
+
+class Competition:
+    """One server with one place, always wanted by some of the services."""
+
+    def __init__(self, dimension: FairnessDimension, *services: LLMService) -> None:
+        policy = make_policy(*services, slots=1, fairness=dimension)
+        self.checked = CheckedScheduler(policy)
+        self.checked.join("a")
+        self._number = 0
+
+    def ask(
+        self,
+        of: LLMService,
+        *,
+        times: int = 1,
+        prompt_tokens: int = 100,
+        output_tokens: int = 50,
+        streamed: bool = True,
+    ) -> None:
+        for _ in range(times):
+            self._number += 1
+            request = make_request(
+                f"{of.name}{self._number}",
+                service=of.name,
+                prompt_tokens=prompt_tokens,
+                max_tokens=output_tokens,
+                streamed=streamed,
+            )
+            self.checked.arrive(request)
+
+    def serve(self, times: int) -> str:
+        """Let the running request end, so often; names of the services that ran, in order."""
+        served = ""
+        for _ in range(times):
+            self.checked.now += 0.001
+            (running,) = self.checked.ids_in("in flight")
+            life = self.checked.lives[running]
+            served += life.service.name
+            if life.request.streamed:
+                self.checked.first_token(running)
+            self.checked.finish(running, TokenUsage(None, life.request.max_tokens, None, 1))
+        return served
+
+
+PLAIN = tuple(make_service(name, priority=CRITICAL) for name in "ABC")
+
+
+def test_by_requests_the_services_take_turns() -> None:
+    competition = Competition(FairnessDimension.REQUESTS, *PLAIN)
+    for one in PLAIN:
+        competition.ask(one, times=10)
+    served = competition.serve(30)
+    assert all(set(served[turn : turn + 3]) == set("ABC") for turn in range(1, 28, 3))
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_by_requests_the_size_of_a_request_does_not_matter(*, streamed: bool) -> None:
+    big, small, _ = PLAIN
+    competition = Competition(FairnessDimension.REQUESTS, big, small)
+    competition.ask(big, times=20, prompt_tokens=900, output_tokens=150, streamed=streamed)
+    competition.ask(small, times=20, prompt_tokens=10, output_tokens=1)
+    shares = Counter(competition.serve(21)[1:])
+    assert abs(shares["A"] - shares["B"]) <= 1
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_by_tokens_a_service_of_triple_cost_gets_a_third_of_the_requests(*, streamed: bool) -> None:
+    big, small, _ = PLAIN
+    competition = Competition(FairnessDimension.TOKENS, big, small)
+    competition.ask(big, times=40, prompt_tokens=500, output_tokens=50, streamed=streamed)  # 600
+    competition.ask(small, times=80, prompt_tokens=100, output_tokens=50)  # 200
+    shares = Counter(competition.serve(60))
+    assert shares["B"] == pytest.approx(3 * shares["A"], abs=4)
+
+
+def test_by_tokens_an_output_token_costs_two_of_the_prompt() -> None:
+    talker, reader, _ = PLAIN
+    competition = Competition(FairnessDimension.TOKENS, talker, reader)
+    competition.ask(talker, times=40, prompt_tokens=1, output_tokens=150)
+    competition.ask(reader, times=40, prompt_tokens=299, output_tokens=1)
+    shares = Counter(competition.serve(39)[1:])
+    assert abs(shares["A"] - shares["B"]) <= 1
+
+
+def test_by_tokens_what_was_expected_and_did_not_come_is_given_back() -> None:
+    short, full, other = PLAIN
+    competition = Competition(FairnessDimension.TOKENS, *PLAIN)
+    competition.ask(other)
+    competition.ask(short, output_tokens=150)
+    competition.ask(full, times=2, output_tokens=50)
+    competition.ask(short, output_tokens=50)
+    assert competition.serve(1) == "C"
+    competition.checked.finish("A2", TokenUsage(None, 1, None, 1))
+    assert competition.serve(2) == "BA"
+
+
+@pytest.mark.parametrize("dimension", [FairnessDimension.TOKENS, FairnessDimension.REQUESTS])
+def test_a_service_of_weight_two_is_served_twice_as_much(dimension: FairnessDimension) -> None:
+    heavy, light = service("A", weight=2.0), service("B")
+    competition = Competition(dimension, heavy, light)
+    competition.ask(heavy, times=60)
+    competition.ask(light, times=60)
+    shares = Counter(competition.serve(60))
+    assert shares["A"] == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("dimension", [FairnessDimension.TOKENS, FairnessDimension.REQUESTS])
+def test_a_service_that_was_idle_has_banked_nothing(dimension: FairnessDimension) -> None:
+    busy, idle, _ = PLAIN
+    competition = Competition(dimension, busy, idle)
+    competition.ask(busy, times=60)
+    competition.serve(40)
+    competition.ask(idle, times=20)
+    served = competition.serve(20)[1:]
+    assert abs(served.count("A") - served.count("B")) <= 1
+
+
+@pytest.mark.parametrize("dimension", [FairnessDimension.TOKENS, FairnessDimension.REQUESTS])
+def test_it_has_banked_nothing_either_when_it_is_the_first_to_wait_again(
+    dimension: FairnessDimension,
+) -> None:
+    busy, idle, _ = PLAIN
+    competition = Competition(dimension, busy, idle)
+    for _ in range(40):  # never a queue
+        competition.ask(busy)
+        competition.serve(1)
+    competition.ask(busy)
+    competition.ask(idle, times=20)
+    competition.ask(busy, times=20)
+    served = competition.serve(20)[1:]
+    assert abs(served.count("A") - served.count("B")) <= 1
+
+
+def test_a_retry_that_waits_again_is_served_in_its_turn() -> None:
+    competition = Competition(FairnessDimension.REQUESTS, *PLAIN)
+    checked = competition.checked
+    competition.ask(PLAIN[0], times=2)
+    competition.ask(PLAIN[1], times=2)
+    checked.join("b")
+    failed = checked.ids_in("in flight")[0]
+    checked.fail(failed, FailureKind.CONNECT)
+    assert checked.backend_of(failed) in {None, "b"}
+    while checked.ids_in("in flight"):
+        competition.checked.finish(checked.ids_in("in flight")[0], TokenUsage(None, 1, None, 1))
+    assert checked.ids_in("queued") == []
+
+
+# -- SLO adherence ----------------------------------------------------------------------------
+
+
+class History:
+    """Outcomes of services, and the order that follows from them."""
+
+    def __init__(self, *, tolerance: float = 0.02) -> None:
+        policy = FairnessPolicy(tolerance=tolerance)
+        self.adherence = SloAdherence(policy=policy)
+        self.order = LargestBurnFirst(policy=policy, adherence=self.adherence)
+
+    def ended(self, of: LLMService, *, met: int, missed: int, now: float = 0.0) -> None:
+        for number in range(met + missed):
+            self.adherence.settle(head(of), missed=number < missed, now=now)
+
+
+def test_who_is_worst_off_goes_first() -> None:
+    history = History()
+    history.ended(A, met=98, missed=2)
+    history.ended(B, met=94, missed=6)
+    assert names(history.order, head(A, sequence=1), head(B, sequence=2)) == "BA"
+
+
+def test_who_is_worst_off_goes_first_also_the_other_way_round() -> None:
+    history = History()
+    history.ended(A, met=94, missed=6)
+    history.ended(B, met=98, missed=2)
+    assert names(history.order, head(A, sequence=2), head(B, sequence=1)) == "AB"
+
+
+def test_all_heads_come_out_the_worst_off_first() -> None:
+    history = History()
+    for of, missed in ((A, 10), (B, 40), (C, 25)):
+        history.ended(of, met=100 - missed, missed=missed)
+    heads = [head(A), head(B), head(C), head(B, sequence=2)]
+    assert names(history.order, *heads) == "BBCA"
+
+
+@pytest.mark.parametrize(("missed", "first"), [(2, "A"), (9, "B")])
+def test_within_the_tolerance_the_earliest_deadline_decides(missed: int, first: str) -> None:
+    history = History()
+    history.ended(A, met=100, missed=0)
+    history.ended(B, met=100 - missed, missed=missed)
+    heads = (head(A, ttft_s=0.5), head(B, ttft_s=1.0))
+    assert names(history.order, *heads)[0] == first
+
+
+def test_the_tolerance_is_configurable() -> None:
+    history = History(tolerance=0.2)
+    history.ended(A, met=100, missed=0)
+    history.ended(B, met=91, missed=9)
+    assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "AB"
+
+
+def test_what_is_in_flight_with_little_hope_counts_already() -> None:
+    history = History()
+    for _ in range(30):
+        history.adherence.dispatched(head(B), miss_probability=0.9)
+    assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "BA"
+
+
+def test_a_strict_target_is_burnt_faster_by_the_same_misses() -> None:
+    strict = make_service(
+        "S", priority=CRITICAL, objective=LatencyObjective(ttft_s=1.0, percentile=0.99)
+    )
+    history = History()
+    history.ended(A, met=90, missed=10)
+    history.ended(strict, met=90, missed=10)
+    assert names(history.order, head(A, ttft_s=0.5), head(strict, ttft_s=1.0)) == "SA"
+
+
+def misses_of(services: Sequence[LLMService], *, rounds: int = 1_200) -> Counter[str]:
+    """Every quarter of a second each service asks once; there is room for half of them."""
+    history = History()
+    misses: Counter[str] = Counter()
+    for number in range(rounds):
+        now = number / 4
+        heads = [head(of, arrived_at=now, sequence=n) for n, of in enumerate(services)]
+        served = list(history.order.ordered(heads, now=now))
+        for place, tracked in enumerate(served):
+            missed = place >= len(services) / 2
+            misses[tracked.service.name] += missed
+            history.adherence.settle(tracked, missed=missed, now=now)
+    return misses
+
+
+def test_services_that_burn_alike_take_turns() -> None:
+    misses = misses_of([A, B])
+    assert misses["A"] == pytest.approx(misses["B"], rel=0.05)
+
+
+def test_weight_two_about_halves_the_rate_of_misses() -> None:
+    misses = misses_of([service("heavy", weight=2.0), B, C, service("D")])
+    assert misses["B"] == pytest.approx(misses["C"], rel=0.05)
+    assert misses["heavy"] == pytest.approx(misses["B"] / 2, rel=0.15)

@@ -35,3 +35,20 @@ def test_a_long_value_is_cut() -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings({"port": "9" * 500 + "x"})
     assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pools: 3", "pools: 3: expected a list"),
+        ("pools: [3]", "pools[0]: 3: expected keys with values"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_is_told_in_words_of_the_file(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings({}, path)
+    assert str(refused.value) == f"{path}: {said}"

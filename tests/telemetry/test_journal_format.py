@@ -54,7 +54,11 @@ instants = st.floats(0.0, 1e9)
 forecasts = st.builds(Forecast, *[st.floats(0.0, 1e6)] * 4)
 retry_afters = st.none() | st.floats(0.0, 60.0)
 EVENTS: dict[type, st.SearchStrategy[SchedulerEvent]] = {
-    RequestArrived: st.builds(RequestArrived, requests()),
+    RequestArrived: st.builds(
+        RequestArrived,
+        requests(),
+        st.lists(st.tuples(backend_ids, instants), max_size=3).map(tuple),
+    ),
     RequestCancelled: st.builds(RequestCancelled, ids),
     FirstTokenReceived: st.builds(FirstTokenReceived, ids),
     ResponseProgressed: st.builds(

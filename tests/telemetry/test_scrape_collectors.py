@@ -9,11 +9,20 @@ from gateway.scheduling.events import (
     BackendJoined,
     BackendLoadReported,
     DrainStarted,
+    FirstTokenReceived,
     RequestArrived,
     RequestCancelled,
+    ResponseFinished,
     SchedulerEvent,
 )
-from gateway.scheduling.model import BackendId, BackendLoad, RequestId
+from gateway.scheduling.model import (
+    BackendId,
+    BackendLoad,
+    LatencyObjective,
+    RequestId,
+    TokenUsage,
+)
+from gateway.scheduling.policy import SchedulingPolicy
 from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
 from tests.builders import make_policy, make_request, make_service, serving
 
@@ -21,19 +30,29 @@ A = BackendId("a")
 SERVER = {"pool": "pool", "backend": "a"}
 
 
-def page_after(*events: SchedulerEvent, now: float = 10.0, slots: int = 2) -> CollectorRegistry:
-    """The metrics of a pool at time `now`, its only server having joined and seen the events."""
-    policy = make_policy(
-        make_service("chat", priority=0),
-        make_service("lora-a", targets=[("lora-a", 1)]),
-        slots=slots,
-        max_loras=4,
-    )
+POLICY = make_policy(
+    make_service("chat", priority=0),
+    make_service("lora-a", targets=[("lora-a", 1)]),
+    slots=2,
+    max_loras=4,
+)
+
+
+def page_after(
+    *events: SchedulerEvent, policy: SchedulingPolicy = POLICY, step_s: float = 0.0
+) -> CollectorRegistry:
+    """The metrics of a pool at time 10, its only server having joined at 8 and seen the events.
+
+    Between two events pass `step_s` seconds.
+    """
     scheduler = build_scheduler(policy, Random(1))
-    for event in (BackendJoined(A, serving("lora-a", "lora-b")), *events):
-        scheduler.handle(event, now=8.0)
+    scheduler.handle(BackendJoined(A, serving("lora-a", "lora-b")), now=8.0)
+    now = 8.0
+    for event in events:
+        scheduler.handle(event, now=now)
+        now += step_s
     registry = CollectorRegistry()
-    registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=now)]))
+    registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=max(now, 10.0))]))
     return registry
 
 
@@ -104,6 +123,46 @@ def test_a_scrape_takes_a_fresh_snapshot() -> None:
     assert value(registry, "backend_usable", SERVER) is None
     scheduler.handle(BackendJoined(A, serving()), now=1.0)
     assert value(registry, "backend_usable", SERVER) == 1
+
+
+CHAT = {"pool": "pool", "service": "chat", "priority": "0"}
+FIRST_TOKEN = FirstTokenReceived(RequestId("chat0"))
+FINISHED = ResponseFinished(RequestId("chat0"), TokenUsage(100, 50))
+
+
+def test_a_service_shows_how_it_fares() -> None:
+    page = page_after(*arrivals(1), FINISHED, *arrivals(1, service="lora-a"))
+    assert value(page, "service_attainment_ratio", CHAT) == 1.0
+    assert value(page, "service_burn", CHAT) == pytest.approx(20 / 21)
+    assert value(page, "service_in_flight", CHAT) == 0
+    adapter = CHAT | {"service": "lora-a", "priority": "-1"}
+    assert value(page, "service_attainment_ratio", adapter) is None
+    assert value(page, "service_in_flight", adapter) == 1
+    assert value(page, "service_burn", CHAT | {"service": "default", "priority": "-1"}) == 1.0
+
+
+def test_a_miss_that_may_come_shows_as_a_part_of_one() -> None:
+    tight = LatencyObjective(ttft_s=0.025)  # the forecast for an idle server is .021
+    policy = make_policy(make_service("chat", priority=0, objective=tight))
+    page = page_after(*arrivals(1), policy=policy)
+    assert value(page, "service_in_flight", CHAT) == 1
+    assert value(page, "service_expected_misses", CHAT) == pytest.approx(0.28, abs=0.02)
+
+
+def test_a_server_shows_how_good_its_forecasts_are() -> None:
+    unknown = page_after(*arrivals(1))
+    assert value(unknown, "backend_ttft_forecast_error_ratio", SERVER) is None
+    assert value(unknown, "backend_ttft_p90_coverage_ratio", SERVER) is None
+    assert value(unknown, "backend_ttft_forecast_samples_total", SERVER) == 0
+    page = page_after(*arrivals(1), FIRST_TOKEN, FINISHED, step_s=2.0)
+    for time in ("ttft", "tpot"):
+        assert value(page, f"backend_{time}_forecast_samples_total", SERVER) == 1
+        assert value(page, f"backend_{time}_p90_coverage_ratio", SERVER) == 0.0
+    forecast_ttft_s = 0.005 + 0.012 + 100 * 40e-6
+    ttft_error = value(page, "backend_ttft_forecast_error_ratio", SERVER)
+    assert ttft_error == pytest.approx(1 - forecast_ttft_s / 2.0)
+    tpot_error = value(page, "backend_tpot_forecast_error_ratio", SERVER)
+    assert tpot_error == pytest.approx(1 - 0.012 / (2.0 / 49), abs=0.02)
 
 
 def test_lost_lines_show_per_output() -> None:
