@@ -1,6 +1,7 @@
 """Watches every model server of one pool: health, models, load. Off the path of requests."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from random import Random
 
@@ -19,13 +20,15 @@ from gateway.server.backend_directory import BackendDirectory
 from gateway.server.options import MonitorOptions
 from gateway.wire.vllm_metrics import scan_metrics, scan_models
 
+_LOG = logging.getLogger(__name__)
+
 
 class BackendMonitor:
     """Polls /health, /v1/models and /metrics of each server, each server on its own.
 
     A server joins when it is healthy and lists its models, and leaves when /health fails several
     times in a row or nobody listens there. Failing scrapes of /metrics take nothing out: they
-    only make the load report older.
+    only make the load report older. Each change, and why, is one line of the log.
     """
 
     def __init__(
@@ -59,16 +62,18 @@ class BackendMonitor:
             await self._pause(self._options.health_interval_s, suspicion)
 
     async def _check_health(self, watch: "_Watch") -> None:
+        refused = False
         try:
-            healthy = (await self._fetch(watch, "/health")).status == 200
-            refused = False
+            status = (await self._fetch(watch, "/health")).status
+            trouble = "" if status == 200 else f"/health answers {status}"
         except BackendFailure as failure:
-            healthy = False
+            trouble = failure.detail
             refused = failure.kind is FailureKind.CONNECT
-        if not healthy:
+        if trouble:
             watch.failures += 1
             if refused or watch.failures >= self._options.failures_to_leave:
                 self._leave(watch)
+                watch.say_out(trouble)
             return
         watch.failures = 0
         models_age_s = self._clock() - watch.models_read_at
@@ -78,14 +83,17 @@ class BackendMonitor:
     async def _read_models(self, watch: "_Watch") -> None:
         try:
             page = await self._fetch(watch, "/v1/models")
-        except BackendFailure:
+        except BackendFailure as failure:
+            watch.say_out(failure.detail)
             return
         models = scan_models(page.body) if page.status == 200 else None
         if models is None:
+            watch.say_out(f"/v1/models answers {page.status} without a list of models")
             return
         watch.models_read_at = self._clock()
         if models != watch.models:
             watch.models = models
+            watch.say_in(len(models))
             self._backends.set_models(watch.backend_id, models)
             self._deliver(BackendJoined(watch.backend_id, models))
 
@@ -139,3 +147,15 @@ class _Watch:
         self.failures = 0
         self.models: tuple[ServedModel, ...] | None = None
         self.models_read_at = 0.0
+        self._said = ""
+
+    def say_in(self, models: int) -> None:
+        """Tell the log that the server takes requests."""
+        self._said = ""
+        _LOG.info("server %s is in, models: %d", self.backend_id, models)
+
+    def say_out(self, trouble: str) -> None:
+        """Tell the log why the server takes no requests, once; nothing while it still does."""
+        if self.models is None and trouble != self._said:
+            self._said = trouble
+            _LOG.warning("server %s is out: %s", self.backend_id, trouble)

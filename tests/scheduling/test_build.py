@@ -7,10 +7,20 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from gateway.scheduling import events as ev
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.decisions import Decision, Dispatch
-from gateway.scheduling.model import CRITICAL, BackendId, BackendLoad, TokenUsage
+from gateway.scheduling.model import (
+    CRITICAL,
+    BackendId,
+    BackendLoad,
+    LatencyObjective,
+    RequestId,
+    TokenUsage,
+)
+from gateway.scheduling.policy import FairnessDimension, PickerKind
 from tests.builders import make_policy, make_request, make_service, serving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,3 +98,49 @@ def test_the_history_that_is_compared_is_a_rich_one() -> None:
     retries = [d for d in history_of(seed=1) if isinstance(d, Dispatch) and d.attempt > 1]
     assert kinds["Dispatch"] > 200
     assert len(retries) > 10
+
+
+@pytest.mark.parametrize("dimension", FairnessDimension)
+@pytest.mark.parametrize("picker", PickerKind)
+def test_every_policy_that_can_be_named_is_built_and_serves(
+    dimension: FairnessDimension, picker: PickerKind
+) -> None:
+    scheduler = build_scheduler(make_policy(fairness=dimension, picker=picker), Random(1))
+    scheduler.handle(ev.BackendJoined(BackendId("a"), serving()), now=0.0)
+    (decision,) = scheduler.handle(ev.RequestArrived(make_request()), now=0.0)
+    assert isinstance(decision, Dispatch)
+
+
+def test_each_fairness_dimension_orders_the_same_queue_in_its_own_way() -> None:
+    """Three services wait for one place."""
+    assert len({served_by(dimension) for dimension in FairnessDimension}) == 5
+
+
+def served_by(dimension: FairnessDimension) -> tuple[str, ...]:
+    """Services in the order in which a single place serves them."""
+    services = [
+        make_service(
+            name,
+            priority=CRITICAL,
+            objective=LatencyObjective(ttft_s=ttft_s, percentile=percentile),
+        )
+        for name, ttft_s, percentile in (("a", 9.0, 0.99), ("b", 5.0, 0.5), ("c", 7.0, 0.9))
+    ]
+    policy = make_policy(*services, slots=1, fairness=dimension)
+    scheduler = build_scheduler(policy, Random(1))
+    served: list[str] = []
+
+    def happens(event: ev.SchedulerEvent) -> None:
+        for decision in scheduler.handle(event, now=len(served) / 100):
+            assert isinstance(decision, Dispatch)
+            served.append(str(decision.request_id))
+
+    happens(ev.BackendJoined(BackendId("a"), serving()))
+    for number, (name, tokens) in enumerate(
+        [("a", 50), ("a", 50), ("b", 900), ("a", 50), ("c", 10), ("b", 900), ("c", 10), ("a", 50)]
+    ):
+        request = make_request(f"{name}{number}", service=name, prompt_tokens=tokens, max_tokens=1)
+        happens(ev.RequestArrived(request))
+    for number in range(8):
+        happens(ev.ResponseFinished(RequestId(served[number]), TokenUsage(completion_tokens=1)))
+    return tuple(request_id[0] for request_id in served)

@@ -100,3 +100,27 @@ def test_a_request_larger_than_the_cache_runs_alone_on_an_idle_server() -> None:
 
 def test_an_unknown_cache_size_closes_no_server() -> None:
     assert is_open(running(make_backend(), *some(3)), make_tracked(prompt_tokens=10**6))
+
+
+def test_two_steps_of_prefill_ahead_are_enough_for_an_engine() -> None:
+    backend = make_backend()
+    backend.pending_prefill_tokens = 2 * 2048 - 1
+    assert not CAPACITY.is_full(backend, now=0.0)
+    backend.pending_prefill_tokens += 1
+    assert CAPACITY.is_full(backend, now=0.0)
+
+
+def test_an_old_report_of_the_engines_queue_closes_nothing() -> None:
+    backend = make_backend(load=BackendLoad(waiting=3))
+    assert CAPACITY.is_full(backend, now=1.0)
+    assert not CAPACITY.is_full(backend, now=1.001)
+
+
+def test_a_prompt_longer_than_the_cache_goes_at_once_to_be_refused() -> None:
+    load = BackendLoad(kv_blocks=25, block_tokens=16)  # 400 tokens
+    backend = running(make_backend(load=load), *some(2))
+    late = make_tracked(prompt_tokens=401)
+    late.ttft_bound_s = late.tpot_bound_s = 0.001
+    assert is_open(backend, late)
+    late.prompt_tokens = 400
+    assert not is_open(backend, late)

@@ -48,3 +48,87 @@ def test_the_wait_is_at_most_a_minute() -> None:
 def test_before_any_dispatch_only_a_queue_makes_clients_wait_long() -> None:
     assert DrainRate(rng=_NoJitter()).retry_after_s(waiting=0, now=0.0) == 1.0
     assert DrainRate(rng=_NoJitter()).retry_after_s(waiting=1, now=0.0) == 60.0
+
+
+# -- predicted waits --------------------------------------------------------------------------
+
+
+def draining(*, critical_per_s: int = 0, non_critical_per_s: int = 0) -> DrainRate:
+    """A queue has stood for a hundred seconds while servers took so many."""
+    rate = DrainRate(rng=_NoJitter())
+    rate.queue_began(now=0.0)
+    for second in range(100):
+        for critical, count in ((True, critical_per_s), (False, non_critical_per_s)):
+            for number in range(count):
+                rate.dispatched(critical=critical, now=second + number / count)
+    return rate
+
+
+def test_the_wait_is_the_time_for_all_that_wait_before() -> None:
+    rate = draining(non_critical_per_s=10)
+    wait_s = rate.non_critical_wait_s(critical=0, non_critical=49, now=100.0)
+    assert wait_s == pytest.approx(5.0, rel=0.1)
+
+
+def test_critical_ones_leave_at_the_rate_of_all_and_non_critical_ones_at_their_own() -> None:
+    rate = draining(critical_per_s=8, non_critical_per_s=2)
+    wait_s = rate.non_critical_wait_s(critical=20, non_critical=9, now=100.0)
+    assert wait_s == pytest.approx(20 / 10 + 10 / 2, rel=0.1)
+
+
+def test_once_no_critical_ones_wait_non_critical_ones_get_all() -> None:
+    rate = draining(critical_per_s=8, non_critical_per_s=2)
+    wait_s = rate.non_critical_wait_s(critical=0, non_critical=9, now=100.0)
+    assert wait_s == pytest.approx(10 / 10, rel=0.1)
+
+
+def test_behind_critical_ones_that_take_everything_the_wait_has_no_end() -> None:
+    rate = draining(critical_per_s=10)
+    assert rate.non_critical_wait_s(critical=5, non_critical=0, now=100.0) == float("inf")
+
+
+def test_an_empty_queue_is_no_wait() -> None:
+    rate = draining(critical_per_s=1)
+    assert rate.non_critical_wait_s(critical=0, non_critical=0, now=100.0) == 0.0
+
+
+def test_a_queue_of_less_than_a_second_says_nothing_yet() -> None:
+    rate = draining(critical_per_s=10)
+    rate.queue_began(now=100.0)
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=100.9) == 0.0
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=101.0) > 0.0
+
+
+def test_where_hardly_anything_was_dispatched_no_wait_is_predicted() -> None:
+    rate = DrainRate(rng=_NoJitter())
+    rate.queue_began(now=0.0)
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=50.0) == 0.0
+
+
+# -- clients that come back -------------------------------------------------------------------
+
+
+def test_clients_that_are_sent_away_together_are_told_to_come_one_after_the_other() -> None:
+    rate = draining(critical_per_s=10)
+    waits_s = [rate.retry_after_s(waiting=20, now=100.0) for _ in range(30)]
+    assert waits_s == sorted(set(waits_s))
+    assert waits_s[-1] - waits_s[0] == pytest.approx(2.9, rel=0.1)
+
+
+def test_those_sent_away_are_forgotten_at_the_rate_of_the_drain() -> None:
+    rate = draining(critical_per_s=10)
+    first_s = [rate.retry_after_s(waiting=20, now=100.0) for _ in range(30)][-1]
+    for number in range(100):
+        rate.dispatched(critical=True, now=100.0 + number / 10)
+    assert rate.retry_after_s(waiting=20, now=110.0) < first_s
+
+
+def test_a_jitter_of_a_quarter_spreads_those_who_come_back() -> None:
+    waits_s = []
+    for seed in range(50):
+        rate = DrainRate(rng=Random(seed))
+        rate.dispatched(critical=True, now=0.0)
+        waits_s.append(rate.retry_after_s(waiting=1, now=0.0))
+    assert min(waits_s) >= 20.0
+    assert max(waits_s) <= 25.0
+    assert max(waits_s) - min(waits_s) > 3.0

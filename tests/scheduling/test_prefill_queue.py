@@ -97,14 +97,18 @@ def test_a_first_token_comes_when_an_engine_stepped_through_would_give_it(
 def test_an_idle_engine_begins_with_a_request_at_once() -> None:
     queue = PrefillQueue()
     queue.add(30, now=5.0, busy=False)
-    assert ahead_of(queue, 20, now=5.004) == (pytest.approx(0.004), 2, 50)
+    forecast = ahead_of(queue, 20, now=5.004)
+    assert forecast.elapsed_s == pytest.approx(0.004)
+    assert (forecast.steps, forecast.tokens) == (2, 50)
 
 
 def test_a_request_that_comes_during_a_step_joins_the_next_one() -> None:
     queue = PrefillQueue()
     queue.add(30, now=0.0, busy=False)
     queue.add(40, now=0.001, busy=True)
-    assert ahead_of(queue, 60, now=0.001) == (pytest.approx(0.001), 2, 130)
+    forecast = ahead_of(queue, 60, now=0.001)
+    assert forecast.elapsed_s == pytest.approx(0.001)
+    assert (forecast.steps, forecast.tokens) == (2, 130)
     assert ahead_of(queue, 61, now=0.001).steps == 3
 
 

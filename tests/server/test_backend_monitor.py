@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -260,3 +261,39 @@ async def test_no_report_follows_the_leaving_of_its_server() -> None:
                     inside = False
                 case _:
                     assert inside
+
+
+async def test_the_log_says_once_that_a_server_is_in_and_once_why_it_is_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    engine = Engine()
+    async with watching(engine) as watched:
+        await eventually(lambda: watched.health)
+        engine.pages["/health"] = b"HTTP/1.1 500 Dead\r\ncontent-length: 0\r\n\r\n"
+        asked = len(engine.asked)
+        await eventually(lambda: len(watched.health) == 2 and len(engine.asked) > asked + 20)
+        assert caplog.messages == [
+            "server s0 is in, models: 5",
+            "server s0 is out: /health answers 500",
+        ]
+
+
+async def test_the_log_says_why_a_server_was_never_in(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine()
+    engine.pages["/v1/models"] = ok(b"<html>")
+    async with watching(engine):
+        await eventually(lambda: engine.asked.count("/v1/models") >= 4)
+        problem = "/v1/models answers 200 without a list of models"
+        assert caplog.messages == [f"server s0 is out: {problem}"]
+
+
+async def test_the_log_says_that_nobody_listens_at_a_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = Engine()
+    async with watching(engine) as watched:
+        await eventually(lambda: watched.health)
+        await engine.stop()
+        await eventually(lambda: caplog.messages)
+        assert "refused" in caplog.text or "Connect call failed" in caplog.text
