@@ -17,6 +17,10 @@ _LOGISTIC = 1.702
 """Scale that brings the logistic function within .01 of the normal distribution."""
 _FLAT = 40.0
 """Beyond this many units the logistic function is 0 or 1 in floating point."""
+_OUTSTANDING_PRICE = 0.05
+"""Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
+hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
+counts for base models only: an adapter that is spread over servers takes slots from others."""
 _REMAINING_TOKENS = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
@@ -84,7 +88,8 @@ class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
     The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`.
+    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
+    what is in flight there.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -96,9 +101,13 @@ class LatencyPicker:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
         scarcity = min(1.0, sum(s.backend.adapters.crowding for s in servers) / len(servers))
         budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
+        most = max(s.backend.sequences + s.backend.external_running for s in servers)
+        price = _OUTSTANDING_PRICE / (1.0 + most)
         rows = []
         for backend, prediction in servers:
             cost, reason = self._cost(tracked, backend, prediction, budget_s, scarcity)
+            if backend.adapter_of(tracked.target) is None:
+                cost += price * (backend.sequences + backend.external_running)
             rows.append(Candidate(backend.id, cost, prediction.ttft_s, prediction.tpot_s, reason))
         return _lowest(servers, rows, self._rng, tolerance=self._policy.tie_tolerance)
 
