@@ -1,10 +1,10 @@
-"""The forecast as a function of load, before anything was learned."""
+"""Forecasts as a function of load, and what is learned from how they turn out."""
 
 import pytest
 
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import BackendId
+from gateway.scheduling.model import BackendId, RequestId
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.step_time import StepTimePrior
 from tests.builders import BASE, make_ledger, make_tracked, serving
@@ -89,3 +89,202 @@ def test_the_90th_percentile_is_above_the_mean() -> None:
 
 def test_a_request_without_output_has_a_forecast() -> None:
     assert forecast(Server(prefilling=2), output_tokens=0).ttft_s > 0.0
+
+
+# -- what was sent before ---------------------------------------------------------------------
+
+
+def test_a_prompt_whose_beginning_is_cached_has_an_earlier_first_token() -> None:
+    ledger, predictor = make_ledger(), LatencyPredictor(prior=StepTimePrior())
+    backend = ledger.join(BackendId("a"), serving())
+    blocks = tuple(range(10))
+    asked = make_tracked("asked", prompt_tokens=4_000, prefix_blocks=blocks)
+    cold = predictor.predict(backend, asked, now=0.0)
+    ledger.reserve(backend, make_tracked("before", prefix_blocks=blocks[:8]), now=0.0)
+    ledger.end_prefill(backend, backend.in_flight[RequestId("before")])
+    cached = predictor.predict(backend, asked, now=0.0)
+    assert (cold.uncached_tokens, cached.uncached_tokens) == (4_000, 800)
+    assert cached.own_prefill_s == pytest.approx(cold.own_prefill_s / 5)
+    assert cached.ttft_s < 0.5 * cold.ttft_s
+
+
+def test_a_request_that_leaves_before_its_first_token_delays_nobody() -> None:
+    server = Server(decoding=1)
+    before = forecast(server)
+    waiting = make_tracked("waiting", prompt_tokens=5_000)
+    server.predictor.dispatched(server.backend, waiting, now=0.0)
+    assert forecast(server).ttft_s > 2 * before.ttft_s
+    server.predictor.withdrawn(server.backend, waiting)
+    assert forecast(server).ttft_s == before.ttft_s
+
+
+def test_a_chunk_brings_the_first_token_nearer() -> None:
+    server = Server(decoding=1)
+    waiting = make_tracked("waiting", prompt_tokens=5_000)
+    server.predictor.dispatched(server.backend, waiting, now=0.0)
+    before = forecast(server, now=0.2)
+    server.predictor.chunk_seen(server.backend, 0.199)
+    assert forecast(server, now=0.2).ttft_s < before.ttft_s
+
+
+# -- learning ---------------------------------------------------------------------------------
+
+
+def teach_pace(server: Server, *, step_s: float, reports: int) -> None:
+    """Reports, four a second, of the streams that run on the server."""
+    streams = server.backend.decoding
+    for number in range(1, reports + 1):
+        server.predictor.progressed(
+            server.backend,
+            streams=streams,
+            tokens=streams * 0.25 / step_s,
+            last_chunk_at=number / 4,
+        )
+
+
+def teach_first_tokens(server: Server, *, factor: float, count: int) -> None:
+    """First tokens that take so many times as long as the prior has it."""
+    alone = LatencyPredictor(prior=StepTimePrior())
+    for number in range(count):
+        tracked = make_tracked(f"t{number}", prompt_tokens=100 + 300 * (number % 10))
+        tracked.uncached_tokens = tracked.prompt_tokens
+        expected = alone.predict(Server().backend, tracked, now=0.0)
+        tracked.prediction = server.predictor.predict(server.backend, tracked, now=0.0)
+        tracked.dispatched_at = 10.0
+        server.predictor.first_token(server.backend, tracked, now=10.0 + factor * expected.ttft_s)
+
+
+def test_the_pace_of_streams_is_learned() -> None:
+    server = Server(decoding=8)
+    teach_pace(server, step_s=0.05, reports=80)
+    assert forecast(server).tpot_s == pytest.approx(0.05, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("streams", "tokens", "gap_s"), [(0, 0.0, 0.25), (8, 4.0, 0.25), (8, 40.0, 2.5), (8, 40.0, 0.0)]
+)
+def test_reports_that_show_no_pace_teach_none(streams: int, tokens: float, gap_s: float) -> None:
+    """No stream, hardly a token, an idle time in between, no new chunk."""
+    server = Server(decoding=8)
+    before = forecast(server)
+    for number in range(50):
+        server.predictor.progressed(
+            server.backend, streams=streams, tokens=tokens, last_chunk_at=100.0 + number * gap_s
+        )
+    assert forecast(server).tpot_s == before.tpot_s
+
+
+def test_prefills_between_reports_are_not_taken_for_slow_decoding() -> None:
+    calm, disturbed = Server(decoding=8), Server(decoding=8)
+    for number in range(1, 81):
+        for server in (calm, disturbed):
+            prefilled_s = 0.0
+            if server is disturbed:  # 2,000 tokens between two reports, 40 us each
+                server.predictor.timing(server.backend.id).prefilled_tokens = 2_000
+                prefilled_s = 0.08
+            server.predictor.progressed(
+                server.backend,
+                streams=8,
+                tokens=8 * (0.25 - prefilled_s) / 0.02,
+                last_chunk_at=number / 4,
+            )
+    disturbed_s = disturbed.predictor.timing(disturbed.backend.id).decode.predict(8, 4_000)
+    calm_s = calm.predictor.timing(calm.backend.id).decode.predict(8, 4_000)
+    assert disturbed_s == pytest.approx(calm_s, rel=0.05)
+
+
+def test_first_tokens_are_learned() -> None:
+    server, prior = Server(), forecast(Server(), prompt_tokens=1_000)
+    teach_first_tokens(server, factor=3.0, count=200)
+    assert forecast(server, prompt_tokens=1_000).ttft_s == pytest.approx(3 * prior.ttft_s, rel=0.15)
+
+
+def test_the_time_to_load_an_adapter_is_learned() -> None:
+    server = Server(decoding=1, adapter="lora-a")
+    for now in range(60):
+        tracked = make_tracked("cold", arrived_at=float(now))
+        tracked.prediction = forecast(server, adapter="lora-b", now=now)
+        warm = forecast(server, adapter="lora-a", now=now)
+        server.predictor.first_token(server.backend, tracked, now=now + warm.raw_ttft_s + 0.8)
+    loaded, warm = (forecast(server, adapter=name, now=60) for name in ("lora-b", "lora-a"))
+    assert loaded.raw_ttft_s - warm.raw_ttft_s == pytest.approx(0.8, rel=0.05)
+
+
+def test_a_wait_given_up_after_the_forecast_teaches_that_it_was_too_short() -> None:
+    server = Server(decoding=1)
+    tracked = make_tracked("gave-up")
+    tracked.prediction = before = forecast(server)
+    for _ in range(20):
+        server.predictor.gave_up(server.backend, tracked, now=10 * before.ttft_s)
+    assert forecast(server).ttft_s > 1.3 * before.ttft_s
+
+
+def test_a_wait_given_up_before_the_forecast_teaches_nothing() -> None:
+    server = Server(decoding=1)
+    tracked = make_tracked("gave-up")
+    tracked.prediction = before = forecast(server)
+    server.predictor.gave_up(server.backend, tracked, now=0.5 * before.ttft_s)
+    assert forecast(server) == before
+
+
+def test_paces_of_whole_answers_correct_the_forecast() -> None:
+    server = Server(decoding=4)
+    for _ in range(200):
+        tracked = make_tracked("done")
+        tracked.prediction = forecast(server)
+        server.predictor.finished(server.backend, tracked, 1.5 * tracked.prediction.raw_tpot_s)
+    corrected = forecast(server)
+    assert corrected.tpot_s == pytest.approx(1.5 * corrected.raw_tpot_s, rel=0.05)
+
+
+def test_without_a_forecast_nothing_is_learned_of_its_error() -> None:
+    server = Server(decoding=1)
+    before = forecast(server)
+    tracked = make_tracked("unforeseen")
+    server.predictor.finished(server.backend, tracked, 9.0)
+    server.predictor.first_token(server.backend, tracked, now=9.0)
+    server.predictor.gave_up(server.backend, tracked, now=9.0)
+    timing = server.predictor.timing(server.backend.id)
+    assert (timing.ttft_error.samples, timing.tpot_error.samples) == (0, 0)
+    assert forecast(server).tpot_s == before.tpot_s
+
+
+# -- a new server -----------------------------------------------------------------------------
+
+
+def test_a_new_server_starts_from_the_mean_of_its_pool() -> None:
+    ledger, predictor = make_ledger(), LatencyPredictor(prior=StepTimePrior())
+    for name, step_s in (("slow", 0.06), ("slower", 0.08)):
+        backend = ledger.join(BackendId(name), serving())
+        backend.decoding = 8
+        for number in range(100):
+            predictor.progressed(
+                backend, streams=8, tokens=8 * 0.25 / step_s, last_chunk_at=number / 4
+            )
+    new = ledger.join(BackendId("new"), serving())
+    new.decoding = 8
+    assert predictor.timing(new.id).decode.predict(8, 0) == pytest.approx(0.07, rel=0.1)
+
+
+def test_a_server_of_few_samples_tells_a_new_one_nothing() -> None:
+    server = Server(decoding=8)
+    teach_pace(server, step_s=0.08, reports=15)
+    assert server.predictor.timing(BackendId("new")).decode.step_s == StepTimePrior().step_s
+
+
+def test_a_server_is_known_once_its_steps_and_its_first_tokens_are() -> None:
+    server = Server(decoding=8)
+    known = server.predictor.is_known
+    assert not known(server.backend.id)
+    assert not known(BackendId("unheard-of"))
+    teach_pace(server, step_s=0.02, reports=30)
+    assert not known(server.backend.id)
+    teach_first_tokens(server, factor=1.0, count=30)
+    assert known(server.backend.id)
+
+
+def test_to_ask_what_is_known_of_a_server_does_not_fix_its_start() -> None:
+    predictor = LatencyPredictor(prior=StepTimePrior())
+    assert predictor.known_timing(BackendId("a")) is None
+    timing = predictor.timing(BackendId("a"))
+    assert predictor.known_timing(BackendId("a")) is timing
