@@ -10,9 +10,17 @@ from gateway.scheduling.fairness import (
     EarliestDeadlineFirst,
     FirstComeFirstServed,
     LargestBurnFirst,
+    LeastServedFirst,
     ServiceOrder,
+    request_cost,
 )
-from gateway.scheduling.model import CRITICAL, LatencyObjective, LLMService, TokenUsage
+from gateway.scheduling.model import (
+    CRITICAL,
+    LatencyObjective,
+    LLMService,
+    RequestPhase,
+    TokenUsage,
+)
 from gateway.scheduling.policy import FairnessDimension, FairnessPolicy
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -133,6 +141,17 @@ def test_by_requests_the_size_of_a_request_does_not_matter(*, streamed: bool) ->
     competition.ask(small, times=20, prompt_tokens=10, output_tokens=1)
     shares = Counter(competition.serve(21)[1:])
     assert abs(shares["A"] - shares["B"]) <= 1
+
+
+def test_by_requests_a_request_counts_once_whether_or_not_it_has_ended() -> None:
+    order = LeastServedFirst(cost=request_cost)
+    ended, running = head(A), head(B)
+    for tracked in (ended, running):
+        tracked.enter(RequestPhase.DISPATCHED)
+        order.served(tracked, output_tokens=1)
+    ended.enter(RequestPhase.COMPLETED)
+    order.served(ended, output_tokens=1)
+    assert names(order, head(A, sequence=1), head(B, sequence=2)) == "AB"
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -269,6 +288,14 @@ def test_the_tolerance_is_configurable() -> None:
     history.ended(A, met=100, missed=0)
     history.ended(B, met=91, missed=9)
     assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "AB"
+
+
+def test_the_tolerance_is_in_adherence_whatever_the_weight() -> None:
+    heavy = service("heavy", weight=2.0)
+    history = History()
+    history.ended(heavy, met=100, missed=0)
+    history.ended(B, met=95, missed=5)
+    assert names(history.order, head(heavy, ttft_s=0.5), head(B, ttft_s=1.0)) == "heavyB"
 
 
 def test_what_is_in_flight_with_little_hope_counts_already() -> None:

@@ -1,0 +1,257 @@
+"""Picking by predicted times, and the chance of a miss."""
+
+from collections import Counter
+from math import sqrt
+from random import Random
+
+import pytest
+
+from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_picker import LatencyPicker, miss_probability
+from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.model import LatencyObjective
+from gateway.scheduling.policy import PickerPolicy
+from gateway.scheduling.tracked_request import TrackedRequest
+from tests.builders import BASE, make_backend, make_prediction, make_service, make_tracked
+
+
+def loaded(backend_id: str, sequences: int, *adapters: str, external: float = 0.0) -> BackendState:
+    """A server of lora-a and lora-b with so many sequences, holding the adapters."""
+    backend = make_backend(backend_id, adapters=("lora-a", "lora-b"))
+    backend.sequences = sequences
+    backend.external_running = external
+    for adapter in adapters:
+        backend.adapters.acquire(adapter, now=0.0)
+    return backend
+
+
+def objective_request(
+    *, ttft_s: float = 1.0, tpot_s: float | None = 0.05, target: str = BASE
+) -> TrackedRequest:
+    """A request of a service with such an objective; bounds None of TPOT bind nobody."""
+    service = make_service(objective=LatencyObjective(ttft_s=ttft_s, tpot_s=tpot_s))
+    tracked = make_tracked(service=service, target=target)
+    tracked.ttft_bound_s, tracked.tpot_bound_s = ttft_s, tpot_s
+    return tracked
+
+
+def server(
+    name: str,
+    *,
+    ttft_s: float = 0.1,
+    tpot_s: float = 0.02,
+    own_prefill_s: float = 0.0,
+    own_step_s: float = 0.0,
+    backend: BackendState | None = None,
+) -> OpenServer:
+    """An open server with such a forecast, its 90th percentiles at double."""
+    prediction = make_prediction(ttft_s=ttft_s, tpot_s=tpot_s)._replace(
+        own_prefill_s=own_prefill_s, own_step_s=own_step_s
+    )
+    return OpenServer(loaded(name, 1) if backend is None else backend, prediction)
+
+
+def chosen(tracked: TrackedRequest, *servers: OpenServer, now: float = 0.0) -> str:
+    """The only server that is ever drawn."""
+    names = {
+        LatencyPicker(policy=PickerPolicy(), rng=Random(seed))
+        .pick(tracked, servers, now=now)
+        .server.backend.id
+        for seed in range(10)
+    }
+    (name,) = names
+    return name
+
+
+def strict_neighbours(name: str, *, streams: int, tpot_s: float) -> BackendState:
+    """A server on which streams run that need this TPOT."""
+    backend = loaded(name, streams)
+    backend.decoding = streams
+    backend.tpot_bounds[tpot_s] = streams
+    return backend
+
+
+def test_the_most_headroom_wins() -> None:
+    tracked = objective_request()
+    assert chosen(tracked, server("a", ttft_s=0.3), server("b", ttft_s=0.1)) == "b"
+    assert chosen(tracked, server("a", tpot_s=0.04), server("b", tpot_s=0.02)) == "b"
+
+
+def test_where_nothing_will_miss_the_headroom_still_decides() -> None:
+    servers = server("a", ttft_s=0.02, tpot_s=0.002), server("b", ttft_s=0.02, tpot_s=0.0005)
+    assert chosen(objective_request(), *servers) == "b"
+
+
+def test_two_bounds_that_may_be_missed_are_worse_than_one() -> None:
+    servers = server("both", ttft_s=0.7, tpot_s=0.034), server("one", ttft_s=0.72, tpot_s=0.005)
+    assert chosen(objective_request(), *servers) == "one"
+
+
+def test_the_bound_that_is_nearer_decides() -> None:
+    soon_but_slow, late_but_fast = (
+        server("slow", ttft_s=0.05, tpot_s=0.045),
+        server("fast", ttft_s=0.3, tpot_s=0.01),
+    )
+    assert chosen(objective_request(), soon_but_slow, late_but_fast) == "fast"
+    assert chosen(objective_request(ttft_s=0.31), soon_but_slow, late_but_fast) == "slow"
+
+
+def test_time_spent_waiting_leaves_less_for_the_first_token() -> None:
+    servers = server("soon", ttft_s=0.2, tpot_s=0.045), server("fast", ttft_s=0.4, tpot_s=0.02)
+    assert chosen(objective_request(), *servers) == "fast"
+    assert chosen(objective_request(), *servers, now=0.6) == "soon"
+
+
+def test_a_used_up_budget_still_gets_the_soonest_server() -> None:
+    servers = server("late", ttft_s=0.4), server("soon", ttft_s=0.2)
+    assert chosen(objective_request(), *servers, now=9.0) == "soon"
+
+
+def test_a_request_without_a_bound_on_its_pace_goes_by_the_first_token() -> None:
+    servers = server("soon", ttft_s=0.1, tpot_s=0.09), server("fast", ttft_s=0.5, tpot_s=0.01)
+    assert chosen(objective_request(tpot_s=None), *servers) == "soon"
+
+
+def test_a_server_on_which_others_would_miss_is_left_alone() -> None:
+    crowd = server(
+        "crowd",
+        tpot_s=0.02,
+        own_step_s=0.003,
+        backend=strict_neighbours("crowd", streams=20, tpot_s=0.02),
+    )
+    assert chosen(objective_request(), crowd, server("slower", tpot_s=0.03)) == "slower"
+
+
+def test_others_with_room_to_spare_are_no_obstacle() -> None:
+    crowd = server(
+        "crowd",
+        tpot_s=0.02,
+        own_step_s=0.003,
+        backend=strict_neighbours("crowd", streams=20, tpot_s=0.5),
+    )
+    assert chosen(objective_request(), crowd, server("slower", tpot_s=0.03)) == "crowd"
+
+
+def test_a_long_prefill_disturbs_those_that_run_there() -> None:
+    backends = [strict_neighbours(name, streams=20, tpot_s=0.025) for name in ("cold", "cached")]
+    cold = server("cold", own_prefill_s=0.5, backend=backends[0])
+    cached = server("cached", own_prefill_s=0.05, backend=backends[1])
+    assert chosen(objective_request(), cold, cached) == "cached"
+
+
+def test_a_prefill_stretches_the_steps_of_those_that_run_there() -> None:
+    crowd = server(
+        "crowd",
+        tpot_s=0.02,
+        own_prefill_s=0.3,
+        backend=strict_neighbours("crowd", streams=20, tpot_s=0.02),
+    )
+    slower = server("slower", tpot_s=0.03, own_prefill_s=0.3)
+    assert chosen(objective_request(), crowd, slower) == "slower"
+
+
+def test_where_nobody_runs_a_cached_prefix_still_saves_the_pool_work() -> None:
+    servers = server("cold", own_prefill_s=0.2), server("cached", own_prefill_s=0.01)
+    assert chosen(objective_request(), *servers) == "cached"
+
+
+def test_the_adapter_goes_where_it_is_active_already() -> None:
+    holder = server("holder", ttft_s=0.2, backend=loaded("holder", 5, "lora-a"))
+    other = server("other", backend=loaded("other", 1, "lora-b"))
+    assert chosen(objective_request(target="lora-a"), holder, other) == "holder"
+    assert chosen(objective_request(), holder, other) == "other"
+
+
+def test_the_adapter_goes_where_most_of_its_requests_are() -> None:
+    few, many = loaded("few", 5, "lora-a"), loaded("many", 5, *["lora-a"] * 5)
+    servers = server("few", backend=few), server("many", backend=many)
+    assert chosen(objective_request(target="lora-a"), *servers) == "many"
+
+
+def test_an_adapter_in_memory_saves_its_load() -> None:
+    idle = loaded("idle", 0, "lora-a")
+    idle.adapters.release("lora-a", now=1.0)
+    servers = server("idle", backend=idle), server("cold", backend=loaded("cold", 0))
+    assert chosen(objective_request(target="lora-a"), *servers) == "idle"
+
+
+def test_while_slots_are_plenty_an_emptier_server_may_take_one() -> None:
+    holder = loaded("holder", 5, "lora-a")
+    holder.adapters.max_loras = 1_000
+    servers = (
+        server("holder", tpot_s=0.048, backend=holder),
+        server("empty", backend=loaded("empty", 0)),
+    )
+    assert chosen(objective_request(target="lora-a"), *servers) == "empty"
+
+
+def test_near_ties_are_drawn_from_the_seed() -> None:
+    servers = [server(name, ttft_s=0.1) for name in "abc"] + [server("busy", ttft_s=0.4)]
+
+    def draws(seed: int) -> list[str]:
+        picker = LatencyPicker(policy=PickerPolicy(), rng=Random(seed))
+        tracked = objective_request()
+        return [picker.pick(tracked, servers, now=0.0).server.backend.id for _ in range(900)]
+
+    counts = Counter(draws(1))
+    assert set(counts) == {"a", "b", "c"}
+    assert all(abs(count - 300) <= 3 * sqrt(900 * (1 / 3) * (2 / 3)) for count in counts.values())
+    assert draws(1) == draws(1)
+    assert draws(1) != draws(2)
+
+
+def test_a_draw_of_latency_shows_what_was_compared() -> None:
+    picker = LatencyPicker(policy=PickerPolicy(), rng=Random(1))
+    servers = [
+        server("holder", backend=loaded("holder", 1, "lora-a")),
+        server("cold", ttft_s=0.3, backend=loaded("cold", 1)),
+    ]
+    tracked = objective_request(target="lora-a")
+    choice = picker.pick(tracked, servers, now=0.0)
+    assert [(c.backend_id, c.ttft_s, c.reason) for c in choice.candidates] == [
+        ("holder", 0.1, "adapter resident"),
+        ("cold", 0.3, "adapter to load"),
+    ]
+    (base,) = picker.pick(objective_request(), servers[:1], now=0.0).candidates
+    assert base.reason == "base model"
+
+
+# -- the chance of a miss ---------------------------------------------------------------------
+
+
+def chance(
+    *, ttft_s: float = 0.1, tpot_s: float = 0.01, bound_tpot_s: float | None = 0.05, now: float = 0
+) -> float:
+    return miss_probability(
+        objective_request(tpot_s=bound_tpot_s),
+        make_prediction(ttft_s=ttft_s, tpot_s=tpot_s),
+        now=now,
+    )
+
+
+def test_a_forecast_at_the_bound_is_missed_half_of_the_time() -> None:
+    assert chance(ttft_s=1.0, bound_tpot_s=None) == pytest.approx(0.5)
+
+
+def test_a_90th_percentile_at_the_bound_is_missed_one_time_in_ten() -> None:
+    assert chance(ttft_s=0.5, bound_tpot_s=None) == pytest.approx(0.1, abs=0.01)
+
+
+def test_either_bound_can_be_missed() -> None:
+    assert chance(ttft_s=1.0, tpot_s=0.05) == pytest.approx(0.75)
+
+
+def test_waiting_raises_the_chance_of_a_miss_until_it_is_certain() -> None:
+    chances = [chance(ttft_s=0.3, now=now) for now in (0.0, 0.4, 0.8, 1.0, 5.0)]
+    assert chances == sorted(chances)
+    assert chances[0] < 0.1
+    assert chances[-2:] == [1.0, 1.0]
+
+
+def test_without_an_objective_nothing_is_missed() -> None:
+    assert miss_probability(make_tracked(), make_prediction(ttft_s=99.0), now=999.0) == 0.0
+
+
+def test_forecasts_beyond_all_bounds_are_certain_either_way() -> None:
+    assert chance(ttft_s=1e-9, tpot_s=1e-9) == pytest.approx(0.0, abs=1e-12)
+    assert chance(ttft_s=1e9, tpot_s=1e9) == pytest.approx(1.0)
