@@ -185,6 +185,24 @@ def test_while_slots_are_plenty_an_emptier_server_may_take_one() -> None:
     assert chosen(objective_request(target="lora-a"), *servers) == "empty"
 
 
+def test_where_forecasts_hardly_differ_the_least_outstanding_gets_a_base_model() -> None:
+    servers = (
+        server("many", backend=loaded("many", 9)),
+        server("few", ttft_s=0.11, tpot_s=0.0201, backend=loaded("few", 1)),
+    )
+    assert chosen(objective_request(), *servers) == "few"
+    others = server("others", backend=loaded("others", 1, external=9.0))
+    assert chosen(objective_request(), others, servers[1]) == "few"
+
+
+def test_what_is_in_flight_moves_no_adapter() -> None:
+    many, few = loaded("many", 9), loaded("few", 1)
+    many.adapters.acquire("lora-a", now=0.0)
+    few.adapters.acquire("lora-a", now=0.0)
+    servers = server("many", tpot_s=0.02, backend=many), server("few", tpot_s=0.0215, backend=few)
+    assert chosen(objective_request(target="lora-a"), *servers) == "many"
+
+
 def test_near_ties_are_drawn_from_the_seed() -> None:
     servers = [server(name, ttft_s=0.1) for name in "abc"] + [server("busy", ttft_s=0.4)]
 
