@@ -23,7 +23,7 @@ from gateway.scheduling.events import (
     ResponseProgressed,
     SchedulerEvent,
 )
-from gateway.scheduling.model import BackendId, InferenceRequest, RequestId, TokenUsage
+from gateway.scheduling.model import BackendId, InferenceRequest, RequestId, ServiceName, TokenUsage
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 
@@ -217,6 +217,10 @@ class SchedulerDriver:
     def snapshot(self) -> SchedulerSnapshot:
         """The scheduler's state now."""
         return self._scheduler.snapshot(now=self._clock())
+
+    def tokens_of_events(self, service: ServiceName, events: int) -> int:
+        """Output tokens of a stream that told no usage, estimated from its events."""
+        return self._scheduler.tokens_of_events(service, events)
 
     def explain(self, request_id: RequestId) -> Explanation | None:
         """Why a recent request went where it did."""

@@ -72,8 +72,10 @@ class Admission:
         """What to tell a request whose wait is over."""
         if self._ledger.is_empty:
             return RefusalReason.NO_BACKEND
-        waited_s = tracked.expires_at - tracked.arrived_at
-        if waited_s < self._rules.policy.queue.timeout_s:
+        own_s = tracked.service.max_queue_wait_s
+        if own_s is None or is_critical(tracked.service.priority):
+            return RefusalReason.QUEUE_TIMEOUT
+        if own_s < self._rules.policy.queue.timeout_s:
             return RefusalReason.NO_CAPACITY
         return RefusalReason.QUEUE_TIMEOUT
 

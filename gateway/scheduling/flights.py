@@ -5,7 +5,7 @@ from gateway.scheduling.backend_ledger import BackendLedger, BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
-from gateway.scheduling.model import BackendId, TokenUsage
+from gateway.scheduling.model import BackendId, ServiceName, TokenUsage
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -85,6 +85,10 @@ class Flights:
             backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
         )
         return unknown
+
+    def tokens_of_events(self, service: ServiceName, events: int) -> int:
+        """Output tokens that so many stream events of a service stand for."""
+        return self._estimates.tokens_of_events(service, events)
 
     def completed(self, tracked: TrackedRequest, usage: TokenUsage, *, now: float) -> int:
         """Judge and learn from a complete answer; returns its tokens."""

@@ -9,6 +9,10 @@ from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_OUTSTANDING_PRICE = 0.05
+"""Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
+hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
+counts for base models only: an adapter that is spread over servers takes slots from others."""
 _REMAINING_TOKENS = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
@@ -17,7 +21,8 @@ class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
     The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`.
+    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
+    what is in flight there.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -27,16 +32,23 @@ class LatencyPicker:
 
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
-        scarcity = min(1.0, sum(s.backend.adapters.crowding for s in servers) / len(servers))
-        slot_price = self._policy.slot_price * scarcity
+        backends = [server.backend for server in servers]
+        scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
+        most = max([b.sequences + b.external_running for b in backends])
+        prices = (self._policy.slot_price * scarcity, _OUTSTANDING_PRICE / (1.0 + most))
         budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
-        costs = [self._cost(tracked, server, budget_s, slot_price) for server in servers]
+        costs = [self._cost(tracked, server, budget_s, prices) for server in servers]
         tolerance = self._policy.tie_tolerance
         return lowest(tracked, servers, costs, self._rng, tolerance=tolerance)
 
     def _cost(
-        self, tracked: TrackedRequest, server: OpenServer, budget_s: float, slot_price: float
+        self,
+        tracked: TrackedRequest,
+        server: OpenServer,
+        budget_s: float,
+        prices: tuple[float, float],
     ) -> float:
+        slot_price, outstanding_price = prices
         backend, prediction = server
         policy = self._policy
         tpot_s = prediction.tpot_s
@@ -61,8 +73,7 @@ class LatencyPicker:
         cost = policy.miss_cost * misses + headroom
         cost += policy.prefill_price_per_s * prediction.own_prefill_s
         adapter = backend.adapter_of(tracked.target)
-        if adapter is not None:
-            cost += slot_price / (1.0 + backend.adapters.active.get(adapter, 0))
-            if prediction.cold_adapter:
-                cost += policy.load_price
-        return cost
+        if adapter is None:
+            return cost + outstanding_price * (backend.sequences + backend.external_running)
+        cost += slot_price / (1.0 + backend.adapters.active.get(adapter, 0))
+        return cost + policy.load_price if prediction.cold_adapter else cost

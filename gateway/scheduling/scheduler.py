@@ -28,7 +28,7 @@ from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.dispatcher import Dispatcher
 from gateway.scheduling.flights import Flights
 from gateway.scheduling.intake import Intake
-from gateway.scheduling.model import BackendId, RequestId, RequestPhase, is_critical
+from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
@@ -119,6 +119,10 @@ class Scheduler:
             ignored_events=self._ignored_events,
             now=now,
         )
+
+    def tokens_of_events(self, service: ServiceName, events: int) -> int:
+        """Output tokens of a stream without usage, by the ratio learned for its service."""
+        return self._flights.tokens_of_events(service, events)
 
     def explain(self, request_id: RequestId) -> Explanation | None:
         """Why a recent request was sent where it was, or None if unknown or never dispatched."""

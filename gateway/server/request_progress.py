@@ -103,9 +103,16 @@ class RequestProgress:
             queue_s=self.queued_s,
             overhead_s=self.overhead_s,
             prompt_tokens=self.usage.prompt_tokens,
-            completion_tokens=self.usage.completion_tokens,
+            completion_tokens=self._completion_tokens(),
             cached_tokens=self.usage.cached_tokens,
             forecast_ttft_s=None if dispatch is None else dispatch.forecast.ttft_s,
             forecast_tpot_s=None if dispatch is None else dispatch.forecast.tpot_s,
             dispatch_ttft_s=None if first_token_at is None else first_token_at - self.dispatched_at,
         )
+
+    def _completion_tokens(self) -> int | None:
+        """As the server told, or estimated from the events of a stream that told nothing."""
+        usage, route = self.usage, self.route
+        if usage.completion_tokens is not None or not usage.events or route is None:
+            return usage.completion_tokens
+        return route.pool.driver.tokens_of_events(route.service.name, usage.events)

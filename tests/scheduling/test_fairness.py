@@ -1,7 +1,6 @@
-"""Which service goes next, by each of the dimensions."""
+"""Which service goes next by arrival, deadline, requests and tokens."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import pytest
 
@@ -9,12 +8,18 @@ from gateway.scheduling.events import FailureKind
 from gateway.scheduling.fairness import (
     EarliestDeadlineFirst,
     FirstComeFirstServed,
-    LargestBurnFirst,
+    LeastServedFirst,
     ServiceOrder,
+    request_cost,
 )
-from gateway.scheduling.model import CRITICAL, LatencyObjective, LLMService, TokenUsage
-from gateway.scheduling.policy import FairnessDimension, FairnessPolicy
-from gateway.scheduling.slo_adherence import SloAdherence
+from gateway.scheduling.model import (
+    CRITICAL,
+    LatencyObjective,
+    LLMService,
+    RequestPhase,
+    TokenUsage,
+)
+from gateway.scheduling.policy import FairnessDimension
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import make_policy, make_request, make_service, make_tracked
 from tests.scheduling.checked_scheduler import CheckedScheduler
@@ -135,6 +140,17 @@ def test_by_requests_the_size_of_a_request_does_not_matter(*, streamed: bool) ->
     assert abs(shares["A"] - shares["B"]) <= 1
 
 
+def test_by_requests_a_request_counts_once_whether_or_not_it_has_ended() -> None:
+    order = LeastServedFirst(cost=request_cost)
+    ended, running = head(A), head(B)
+    for tracked in (ended, running):
+        tracked.enter(RequestPhase.DISPATCHED)
+        order.served(tracked, output_tokens=1)
+    ended.enter(RequestPhase.COMPLETED)
+    order.served(ended, output_tokens=1)
+    assert names(order, head(A, sequence=1), head(B, sequence=2)) == "AB"
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_by_tokens_a_service_of_triple_cost_gets_a_third_of_the_requests(*, streamed: bool) -> None:
     big, small, _ = PLAIN
@@ -215,100 +231,3 @@ def test_a_retry_that_waits_again_is_served_in_its_turn() -> None:
     while checked.ids_in("in flight"):
         competition.checked.finish(checked.ids_in("in flight")[0], TokenUsage(None, 1, None, 1))
     assert checked.ids_in("queued") == []
-
-
-# -- SLO adherence ----------------------------------------------------------------------------
-
-
-class History:
-    """Outcomes of services, and the order that follows from them."""
-
-    def __init__(self, *, tolerance: float = 0.02) -> None:
-        policy = FairnessPolicy(tolerance=tolerance)
-        self.adherence = SloAdherence(policy=policy)
-        self.order = LargestBurnFirst(policy=policy, adherence=self.adherence)
-
-    def ended(self, of: LLMService, *, met: int, missed: int, now: float = 0.0) -> None:
-        for number in range(met + missed):
-            self.adherence.settle(head(of), missed=number < missed, now=now)
-
-
-def test_who_is_worst_off_goes_first() -> None:
-    history = History()
-    history.ended(A, met=98, missed=2)
-    history.ended(B, met=94, missed=6)
-    assert names(history.order, head(A, sequence=1), head(B, sequence=2)) == "BA"
-
-
-def test_who_is_worst_off_goes_first_also_the_other_way_round() -> None:
-    history = History()
-    history.ended(A, met=94, missed=6)
-    history.ended(B, met=98, missed=2)
-    assert names(history.order, head(A, sequence=2), head(B, sequence=1)) == "AB"
-
-
-def test_all_heads_come_out_the_worst_off_first() -> None:
-    history = History()
-    for of, missed in ((A, 10), (B, 40), (C, 25)):
-        history.ended(of, met=100 - missed, missed=missed)
-    heads = [head(A), head(B), head(C), head(B, sequence=2)]
-    assert names(history.order, *heads) == "BBCA"
-
-
-@pytest.mark.parametrize(("missed", "first"), [(2, "A"), (9, "B")])
-def test_within_the_tolerance_the_earliest_deadline_decides(missed: int, first: str) -> None:
-    history = History()
-    history.ended(A, met=100, missed=0)
-    history.ended(B, met=100 - missed, missed=missed)
-    heads = (head(A, ttft_s=0.5), head(B, ttft_s=1.0))
-    assert names(history.order, *heads)[0] == first
-
-
-def test_the_tolerance_is_configurable() -> None:
-    history = History(tolerance=0.2)
-    history.ended(A, met=100, missed=0)
-    history.ended(B, met=91, missed=9)
-    assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "AB"
-
-
-def test_what_is_in_flight_with_little_hope_counts_already() -> None:
-    history = History()
-    for _ in range(30):
-        history.adherence.dispatched(head(B), miss_probability=0.9)
-    assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "BA"
-
-
-def test_a_strict_target_is_burnt_faster_by_the_same_misses() -> None:
-    strict = make_service(
-        "S", priority=CRITICAL, objective=LatencyObjective(ttft_s=1.0, percentile=0.99)
-    )
-    history = History()
-    history.ended(A, met=90, missed=10)
-    history.ended(strict, met=90, missed=10)
-    assert names(history.order, head(A, ttft_s=0.5), head(strict, ttft_s=1.0)) == "SA"
-
-
-def misses_of(services: Sequence[LLMService], *, rounds: int = 1_200) -> Counter[str]:
-    """Every quarter of a second each service asks once; there is room for half of them."""
-    history = History()
-    misses: Counter[str] = Counter()
-    for number in range(rounds):
-        now = number / 4
-        heads = [head(of, arrived_at=now, sequence=n) for n, of in enumerate(services)]
-        served = list(history.order.ordered(heads, now=now))
-        for place, tracked in enumerate(served):
-            missed = place >= len(services) / 2
-            misses[tracked.service.name] += missed
-            history.adherence.settle(tracked, missed=missed, now=now)
-    return misses
-
-
-def test_services_that_burn_alike_take_turns() -> None:
-    misses = misses_of([A, B])
-    assert misses["A"] == pytest.approx(misses["B"], rel=0.05)
-
-
-def test_weight_two_about_halves_the_rate_of_misses() -> None:
-    misses = misses_of([service("heavy", weight=2.0), B, C, service("D")])
-    assert misses["B"] == pytest.approx(misses["C"], rel=0.05)
-    assert misses["heavy"] == pytest.approx(misses["B"] / 2, rel=0.15)

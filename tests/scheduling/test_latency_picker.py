@@ -54,6 +54,16 @@ def test_the_most_headroom_wins() -> None:
     assert chosen(tracked, server("a", tpot_s=0.04), server("b", tpot_s=0.02)) == "b"
 
 
+def test_where_nothing_will_miss_the_headroom_still_decides() -> None:
+    servers = server("a", ttft_s=0.02, tpot_s=0.002), server("b", ttft_s=0.02, tpot_s=0.0005)
+    assert chosen(objective_request(), *servers) == "b"
+
+
+def test_two_bounds_that_may_be_missed_are_worse_than_one() -> None:
+    servers = server("both", ttft_s=0.7, tpot_s=0.034), server("one", ttft_s=0.72, tpot_s=0.005)
+    assert chosen(objective_request(), *servers) == "one"
+
+
 def test_the_bound_that_is_nearer_decides() -> None:
     soon_but_slow, late_but_fast = (
         server("slow", ttft_s=0.05, tpot_s=0.045),
@@ -106,6 +116,17 @@ def test_a_long_prefill_disturbs_those_that_run_there() -> None:
     assert chosen(objective_request(), cold, cached) == "cached"
 
 
+def test_a_prefill_stretches_the_steps_of_those_that_run_there() -> None:
+    crowd = server(
+        "crowd",
+        tpot_s=0.02,
+        own_prefill_s=0.3,
+        backend=strict_neighbours("crowd", streams=20, tpot_s=0.02),
+    )
+    slower = server("slower", tpot_s=0.03, own_prefill_s=0.3)
+    assert chosen(objective_request(), crowd, slower) == "slower"
+
+
 def test_where_nobody_runs_a_cached_prefix_still_saves_the_pool_work() -> None:
     servers = server("cold", own_prefill_s=0.2), server("cached", own_prefill_s=0.01)
     assert chosen(objective_request(), *servers) == "cached"
@@ -116,6 +137,12 @@ def test_the_adapter_goes_where_it_is_active_already() -> None:
     other = server("other", backend=loaded("other", 1, "lora-b"))
     assert chosen(objective_request(target="lora-a"), holder, other) == "holder"
     assert chosen(objective_request(), holder, other) == "other"
+
+
+def test_the_adapter_goes_where_most_of_its_requests_are() -> None:
+    few, many = loaded("few", 5, "lora-a"), loaded("many", 5, *["lora-a"] * 5)
+    servers = server("few", backend=few), server("many", backend=many)
+    assert chosen(objective_request(target="lora-a"), *servers) == "many"
 
 
 def test_an_adapter_in_memory_saves_its_load() -> None:
@@ -133,6 +160,24 @@ def test_while_slots_are_plenty_an_emptier_server_may_take_one() -> None:
         server("empty", backend=loaded("empty", 0)),
     )
     assert chosen(objective_request(target="lora-a"), *servers) == "empty"
+
+
+def test_where_forecasts_hardly_differ_the_least_outstanding_gets_a_base_model() -> None:
+    servers = (
+        server("many", backend=loaded("many", 9)),
+        server("few", ttft_s=0.11, tpot_s=0.0201, backend=loaded("few", 1)),
+    )
+    assert chosen(objective_request(), *servers) == "few"
+    others = server("others", backend=loaded("others", 1, external=9.0))
+    assert chosen(objective_request(), others, servers[1]) == "few"
+
+
+def test_what_is_in_flight_moves_no_adapter() -> None:
+    many, few = loaded("many", 9), loaded("few", 1)
+    many.adapters.acquire("lora-a", now=0.0)
+    few.adapters.acquire("lora-a", now=0.0)
+    servers = server("many", tpot_s=0.02, backend=many), server("few", tpot_s=0.0215, backend=few)
+    assert chosen(objective_request(target="lora-a"), *servers) == "many"
 
 
 def test_near_ties_are_drawn_from_the_seed() -> None:

@@ -126,9 +126,9 @@ def test_steps_without_a_chunk_are_made_up_for_by_the_next_one() -> None:
 def test_a_chunk_of_the_step_before_takes_nothing_off() -> None:
     queue = PrefillQueue()
     queue.add(50, now=1.0, busy=False)
-    chunk_seen(queue, 0.999)
-    chunk_seen(queue, 1.0)
-    assert (queue.step_began_at, queue.pending_tokens) == (1.0, 50)
+    for at in (1.0, 0.999):
+        chunk_seen(queue, at)
+        assert (queue.step_began_at, queue.pending_tokens) == (1.0, 50)
 
 
 def test_a_first_token_corrects_what_is_left() -> None:

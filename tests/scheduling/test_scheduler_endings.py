@@ -9,6 +9,7 @@ from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import (
     BackendId,
     RequestId,
+    ServiceName,
     TokenUsage,
 )
 from gateway.scheduling.policy import RetryPolicy
@@ -151,3 +152,14 @@ class TestRetries:
         assert checked.fail("r1") == []
         assert checked.join("a", "lora-a") == []
         assert dispatched(checked.join("b")) == [("r1", "b")]
+
+
+def test_the_tokens_of_a_stream_without_usage_are_counted_as_its_service_streams_them() -> None:
+    checked = scheduler_of("a")
+    count = checked.scheduler.tokens_of_events
+    assert count(ServiceName("default"), 30) == 30
+    for number in range(100):
+        checked.arrive(make_request(f"r{number}"))
+        checked.finish(f"r{number}", TokenUsage(100, 60, None, 20))
+    assert count(ServiceName("default"), 30) > 75
+    assert count(ServiceName("another"), 30) == 30

@@ -38,6 +38,14 @@ async def record_of(rig: Rig, body: bytes, path: str = CHAT) -> RequestRecord:
     return record
 
 
+async def test_tokens_of_a_stream_without_usage_are_estimated_from_its_events() -> None:
+    stream = STREAM_HEAD + chunked(event("a"), event("b", "stop"), DONE) + LAST_CHUNK
+    async with gateway(serving(stream), services=(SERVICE,)) as rig:
+        record = await record_of(rig, chat(model="shown", stream=True))
+        assert (record.prompt_tokens, record.completion_tokens) == (None, 2)
+        assert record.tpot_s is not None
+
+
 async def test_a_stream_is_recorded_with_its_times_and_tokens() -> None:
     async with gateway(serving(STREAM), services=(SERVICE,)) as rig:
         record = await record_of(rig, chat(model="shown", stream=True), f"{CHAT}?a=b")
