@@ -173,10 +173,10 @@ def test_where_forecasts_hardly_differ_the_least_outstanding_gets_a_base_model()
 
 
 def test_what_is_in_flight_moves_no_adapter() -> None:
-    many, few = loaded("many", 9), loaded("few", 1)
+    many, few = loaded("many", 60), loaded("few", 1)
     many.adapters.acquire("lora-a", now=0.0)
     few.adapters.acquire("lora-a", now=0.0)
-    servers = server("many", tpot_s=0.02, backend=many), server("few", tpot_s=0.0215, backend=few)
+    servers = server("many", tpot_s=0.02, backend=many), server("few", tpot_s=0.0207, backend=few)
     assert chosen(objective_request(target="lora-a"), *servers) == "many"
 
 

@@ -104,6 +104,16 @@ def test_of_very_many_a_sample_with_a_holder_comes_before_all(seed: int) -> None
     assert sorted(everyone) == sorted(backend.id for backend in pool.servers)
 
 
+def test_a_holder_that_was_tried_already_is_no_part_of_a_sample() -> None:
+    pool = Pool(300)
+    pool.run(7, 1, target="lora-a")
+    again = request(target="lora-a")
+    again.tried = (pool.servers[7].id,)
+    untried = [backend for backend in pool.servers if backend.id not in again.tried]
+    sample = next(pool.shortlist.batches(again, untried, now=0.0))
+    assert "s7" not in [backend.id for backend in sample]
+
+
 def test_samples_reach_every_server() -> None:
     pool = Pool(150)
     seen = {name for _ in range(100) for name in pool.batches(request())[0]}
