@@ -149,7 +149,7 @@ class Scheduler:
                 return
             self._intake.lift_bounds(tracked)
         if not self._queue.requests or not self._queue.has_flow(tracked):
-            servers = self._turns.open_for(tracked, serving, now=now)
+            servers = self._turns.open_to_arrival(tracked, serving, now=now)
             if servers:
                 self._tracked[request.id] = tracked
                 self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))

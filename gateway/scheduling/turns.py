@@ -8,7 +8,7 @@ drain for it.
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
-from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane
+from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane, lane_of
 from gateway.scheduling.backend_ledger import BackendLedger, BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import is_critical
@@ -73,6 +73,30 @@ class Turns:
             if servers:
                 return servers
         return []
+
+    def open_to_arrival(
+        self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
+    ) -> list[OpenServer]:
+        """Those that an arrival may take before the ones that wait and are not less entitled.
+
+        They were not open to them, but an arrival that takes its place goes before them.
+        """
+        if not self._queue.requests:
+            return self.open_for(tracked, backends, now=now)
+        own = lane_of(tracked)
+        before = [
+            head for lane in self._queue.lanes() if lane >= own for head in self._queue.heads(lane)
+        ]
+        entitled = [head for head in before if self.keeps_servers(head)]
+        if entitled:
+            backends = [backend for backend in backends if not is_kept(backend, entitled)]
+        servers = self.open_for(tracked, backends, now=now)
+        if servers:
+            taken = [server.backend for server in servers]
+            self._note_overtaken(
+                [head for head in before if any(b.takes(head.target) for b in taken)]
+            )
+        return servers
 
     def next_dispatch(
         self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], *, now: float
