@@ -109,7 +109,8 @@ class PickerPolicy:
         cold_adapter_cost: how many more requests in flight a server that holds the adapter may
             have before one that would have to load it is preferred (least_outstanding).
         miss_cost: cost of one expected miss in units of headroom (latency).
-        slot_price: cost of taking an adapter slot, doubled when all others are in use (latency).
+        slot_price: cost of keeping an adapter slot, times the share of slots in use, divided by
+            one more than the requests of that adapter on the server (latency).
         tie_tolerance: servers within this share of the lowest cost are drawn at random (latency).
     """
 
