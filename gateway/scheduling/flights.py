@@ -1,7 +1,8 @@
 """A request on a server, from its reservation to its release: counted, charged, learned from."""
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
@@ -41,6 +42,11 @@ class Flights:
             backend = find(backend_id)
             if backend is not None:
                 chunk_seen(backend, at)
+
+    def forget_removed(self, *, now: float) -> None:
+        """Drop what is known of servers that are gone for good and long enough."""
+        for backend_id in self._ledger.forget_removed(now=now):
+            self._predictor.forget(backend_id)
 
     def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
         """Reserve the server, and charge the service with the chance of a miss."""

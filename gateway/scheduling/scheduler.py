@@ -22,19 +22,15 @@ from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.admission import Admission
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
-from gateway.scheduling.dispatcher import Dispatcher
-from gateway.scheduling.flights import Flights
-from gateway.scheduling.intake import Intake
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
+from gateway.scheduling.stages import Stages
 from gateway.scheduling.tracked_request import TrackedRequest
-from gateway.scheduling.turns import Turns
 
 
 class Scheduler:
@@ -50,26 +46,14 @@ class Scheduler:
         self._adherence = knowledge.adherence
         self._rules = rules
         self._make_rules = make_rules
-        self._intake = Intake(
-            services=knowledge.services,
-            ledger=knowledge.ledger,
-            estimates=knowledge.estimates,
-            policy=rules.policy,
-        )
-        self._turns = Turns(queue=knowledge.queue, ledger=knowledge.ledger, rules=rules)
-        self._admission = Admission(knowledge=knowledge, rules=rules)
-        self._flights = Flights(
-            ledger=knowledge.ledger,
-            predictor=knowledge.predictor,
-            estimates=knowledge.estimates,
-            adherence=knowledge.adherence,
-        )
-        self._dispatcher = Dispatcher(
-            knowledge=knowledge, turns=self._turns, flights=self._flights, rules=rules
-        )
+        self._stages = stages = Stages(knowledge=knowledge, rules=rules)
+        self._intake = stages.intake
+        self._admission = stages.admission
+        self._turns = stages.turns
+        self._dispatcher = stages.dispatcher
+        self._flights = stages.flights
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
-        self._sequence = 0
         self._draining = False
         self._ignored_events = 0
 
@@ -94,9 +78,13 @@ class Scheduler:
             case ev.DeadlinePassed():
                 self._on_deadline(now)
             case ev.BackendJoined():
+                self._flights.forget_removed(now=now)
                 self._fill([self._ledger.join(event.backend_id, event.models)], now)
-            case ev.BackendDraining() | ev.BackendLeft():
-                self._on_server_closed(event)
+            case ev.BackendDraining():
+                if self._known(event.backend_id) is not None:
+                    self._ledger.drain(event.backend_id)
+            case ev.BackendLeft():
+                self._on_left(event, now)
             case ev.PoliciesChanged():
                 self._on_policies_changed(event.policy, now)
             case ev.DrainStarted():
@@ -262,20 +250,14 @@ class Scheduler:
             self._ledger.progress_unseen(backend, now=now)
             self._fill([backend], now)
 
-    def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
-        if self._known(event.backend_id) is None:
-            return
-        if isinstance(event, ev.BackendDraining):
-            self._ledger.drain(event.backend_id)
-        else:
-            self._ledger.leave(event.backend_id)
+    def _on_left(self, event: ev.BackendLeft, now: float) -> None:
+        if self._known(event.backend_id) is not None:
+            self._ledger.leave(event.backend_id, for_good=event.for_good, now=now)
+            self._flights.forget_removed(now=now)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy)
-        self._turns.reconfigure(self._rules)
-        self._dispatcher.reconfigure(self._rules)
-        self._admission.reconfigure(self._rules)
-        self._intake.reconfigure(policy)
+        self._stages.reconfigure(self._rules)
         self._ledger.default_max_loras = policy.capacity.default_max_loras
         self._fill(self._ledger.backends, now)
 

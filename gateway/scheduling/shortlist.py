@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import PickerPolicy

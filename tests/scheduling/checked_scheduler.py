@@ -65,8 +65,8 @@ class CheckedScheduler:
     def drain(self, backend_id: str) -> list[Decision]:
         return self.feed(ev.BackendDraining(BackendId(backend_id)))
 
-    def leave(self, backend_id: str) -> list[Decision]:
-        return self.feed(ev.BackendLeft(BackendId(backend_id)))
+    def leave(self, backend_id: str, *, for_good: bool = False) -> list[Decision]:
+        return self.feed(ev.BackendLeft(BackendId(backend_id), for_good))
 
     def report(
         self, backend_id: str, load: BackendLoad, *, taken_at: float | None = None

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
@@ -27,6 +27,7 @@ def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
     _assert_queue_counts_match(scheduler)
     _assert_holds_are_for_those_who_wait(scheduler)
     _assert_snapshot_agrees(scheduler, now=now)
+    _assert_only_known_servers_are_remembered(scheduler)
 
 
 def assert_everything_is_released(scheduler: Scheduler) -> None:
@@ -230,6 +231,16 @@ def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:
         adherence = scheduler._adherence.of(service)
         assert adherence.in_flight == charged[service]
         assert adherence.expected_misses >= -1e-9
+
+
+def _assert_only_known_servers_are_remembered(scheduler: Scheduler) -> None:
+    ledger = scheduler._ledger
+    known = {backend.id for backend in ledger.backends}
+    away = {backend.id for backend in ledger.backends if not backend.usable}
+    assert set(scheduler._flights._predictor._timings) <= known
+    assert set(ledger._removed_at) <= away
+    for holders in ledger._holders._holders.values():
+        assert set(holders) <= known
 
 
 def _assert_each_request_is_in_one_place(scheduler: Scheduler) -> None:
