@@ -1,4 +1,4 @@
-"""Requests that wait: lanes, in each a flow per (service, target model, servers tried).
+"""Requests that wait: lanes, in each a flow per service, target model, servers tried and sub-flow.
 
 Lanes are served in order: Critical requests that can still meet their objective, highest priority
 first; late Critical ones; Non-Critical ones, highest priority first.
@@ -19,7 +19,7 @@ from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_cr
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str, tuple[BackendId, ...]]
+_FlowKey = tuple[str, str, tuple[BackendId, ...], int]
 _Entry = tuple[float, float, int, int, TrackedRequest]
 
 Lane = tuple[int, int]
@@ -61,6 +61,9 @@ class _LazyHeap:
             heappop(entries)
         return None
 
+    def live(self) -> list[TrackedRequest]:
+        return [entry[4] for entry in self._entries if _is_live(entry)]
+
     def drop_first(self) -> None:
         heappop(self._entries)
 
@@ -95,7 +98,7 @@ def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
 
 
 def _flow_key(tracked: TrackedRequest) -> _FlowKey:
-    return (tracked.service.name, tracked.target, tracked.tried)
+    return (tracked.service.name, tracked.target, tracked.tried, tracked.sub_flow)
 
 
 class _Flow:
@@ -193,6 +196,19 @@ class AdmissionQueue:
             if not lane:
                 del self._lanes[lane_of(tracked)]
 
+    def forgive(self, backend_id: BackendId) -> None:
+        """Let requests that a server failed go there again: it was away, and has come back."""
+        flows = [
+            flow
+            for lane in self._lanes.values()
+            for key, flow in lane.items()
+            if backend_id in key[2]
+        ]
+        for tracked in [tracked for flow in flows for tracked in flow.heap.live()]:
+            self.forget(tracked)
+            tracked.tried = tuple(tried for tried in tracked.tried if tried != backend_id)
+            self.push(tracked)
+
     def make_late(self, tracked: TrackedRequest) -> None:
         """Move a waiting request to its late lane (of Non-Critical ones there is none)."""
         self.forget(tracked)
@@ -252,6 +268,6 @@ class AdmissionQueue:
         """Waiting requests per (priority, service)."""
         depths: dict[tuple[int, str], int] = {}
         for (_, priority), lane in self._lanes.items():
-            for (service, _, _), flow in lane.items():
+            for (service, *_), flow in lane.items():
                 depths[priority, service] = depths.get((priority, service), 0) + flow.live
         return depths

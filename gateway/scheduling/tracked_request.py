@@ -11,6 +11,9 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.prediction import Prediction
 
+NO_FLOW = 0
+"""The sub-flow of requests without a fairness id, and of all where ids are not regarded."""
+
 _P = RequestPhase
 
 TRANSITIONS: Mapping[RequestPhase, frozenset[RequestPhase]] = MappingProxyType(
@@ -37,7 +40,7 @@ class TrackedRequest:
     Attributes:
         request, service, target: what arrived, whose it is, and the drawn model to send.
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
-        expires_at: when it leaves the queue unserved.
+        expires_at: when it leaves the queue unserved; at the latest at `patient_until`.
         attempts: dispatches so far; `tried` names their servers, oldest first.
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
             on its server.
@@ -54,6 +57,7 @@ class TrackedRequest:
         stay: number of its stay in the queue; entries of earlier ones are dead.
         ttft_bound_s: TTFT from arrival that is aimed at.
         tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
+        sub_flow: its client's flow inside the service; see sub_flows.py.
         prefill_pending: True from dispatch until the first token is seen (or forecast).
     """
 
@@ -75,6 +79,7 @@ class TrackedRequest:
         "miss_probability",
         "output_tokens",
         "overtaken",
+        "patient_until",
         "phase",
         "prediction",
         "prefill_pending",
@@ -83,6 +88,7 @@ class TrackedRequest:
         "sequence",
         "service",
         "stay",
+        "sub_flow",
         "target",
         "tpot_bound_s",
         "tried",
@@ -106,7 +112,7 @@ class TrackedRequest:
         self.arrived_at = arrived_at
         self.sequence = sequence
         self.phase = RequestPhase.QUEUED
-        self.expires_at = arrived_at
+        self.expires_at = self.patient_until = arrived_at
         self.attempts = 0
         self.tried: tuple[BackendId, ...] = ()
         self.backend_id: BackendId | None = None
@@ -121,6 +127,7 @@ class TrackedRequest:
         self.output_tokens = 0
         self.prefill_pending = False
         self.ttft_bound_s = float("inf")
+        self.sub_flow = NO_FLOW
         self.late_at = float("inf")
         self.late = False
         self.counted = False

@@ -20,6 +20,7 @@ from gateway.scheduling.model import (
     is_critical,
 )
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.snapshot import SchedulerSnapshot
 from tests.builders import make_service, serving
 from tests.scheduling.invariants import (
     assert_caches_hold,
@@ -41,6 +42,7 @@ class _Life:
     state: Literal["queued", "in flight", "over"] = "queued"
     backend_id: BackendId | None = None
     tried: list[BackendId] = field(default_factory=list)
+    attempts: int = 0
     adapter: str | None = None
     has_token: bool = False
 
@@ -56,6 +58,7 @@ class CheckedScheduler:
         self._most_attempts = policy.retry.max_attempts
         self._shuts_down = False
         self._taking: dict[BackendId, tuple[ServedModel, ...]] = {}
+        self._away: set[BackendId] = set()
 
     # -- events, in short -------------------------------------------------------------------
 
@@ -109,6 +112,10 @@ class CheckedScheduler:
         return self.feed(ev.DeadlinePassed())
 
     # -- what a test asks -------------------------------------------------------------------
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now."""
+        return self.scheduler.snapshot(now=self.now)
 
     def backend_of(self, request_id: str) -> str | None:
         """The server a request is on, or None."""
@@ -173,8 +180,14 @@ class CheckedScheduler:
                     self.lives[request_id].has_token = True
             case ev.BackendJoined(backend_id, models):
                 self._taking[backend_id] = models
-            case ev.BackendDraining(backend_id) | ev.BackendLeft(backend_id):
+                if backend_id in self._away:
+                    self._away.discard(backend_id)
+                    self._forgive(backend_id)
+            case ev.BackendDraining(backend_id):
                 self._taking.pop(backend_id, None)
+            case ev.BackendLeft(backend_id):
+                self._taking.pop(backend_id, None)
+                self._away.add(backend_id)
             case ev.PoliciesChanged(policy):
                 self._policy = policy
                 self._most_attempts = max(self._most_attempts, policy.retry.max_attempts)
@@ -183,6 +196,12 @@ class CheckedScheduler:
             case _:
                 pass
         return None
+
+    def _forgive(self, backend_id: BackendId) -> None:
+        """A server that was away and is back may be tried again by those that wait."""
+        for life in self.lives.values():
+            if life.state == "queued" and backend_id in life.tried:
+                life.tried.remove(backend_id)
 
     def _end_if(self, request_id: RequestId, *states: str) -> None:
         life = self.lives.get(request_id)
@@ -237,7 +256,8 @@ class CheckedScheduler:
         served = {model.name: model for model in self._taking[dispatch.backend_id]}
         assert dispatch.model in served, f"{dispatch}, which does not serve that"
         life.tried.append(dispatch.backend_id)
-        assert dispatch.attempt == len(life.tried) <= self._most_attempts
+        life.attempts += 1
+        assert dispatch.attempt == life.attempts <= self._most_attempts
         there = [
             other
             for other in self.lives.values()
