@@ -199,5 +199,5 @@ def make_tracked(
     if prefix_blocks:
         tracked.block_tokens = prompt_tokens / len(prefix_blocks)
     tracked.expected_output_tokens = output_tokens
-    tracked.expires_at = tracked.patient_until = arrived_at + wait_s
+    tracked.expires_at = arrived_at + wait_s
     return tracked

@@ -3,12 +3,8 @@
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import is_critical
-from gateway.scheduling.retry_budget import is_loss
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
-
-_LOSS_SHOWS_WITHIN_S = 3.0
-"""A server that is gone is known to be gone this long after a request failed there."""
 
 
 class Admission:
@@ -45,8 +41,6 @@ class Admission:
         """Put a request into the queue; what is late already goes to its late lane."""
         if not self._queue.requests:
             self._drain_rate.queue_began(now=now)
-        if self._has_tried_all(tracked):
-            tracked.expires_at = min(tracked.patient_until, now + _LOSS_SHOWS_WITHIN_S)
         self._rules.order.waits(tracked, self._queue.waiting_services())
         self._set_late_at(tracked, now)
         if tracked.late_at <= now:
@@ -57,23 +51,14 @@ class Admission:
     def may_return(self, tracked: TrackedRequest, kind: FailureKind) -> bool:
         """Whether a request whose server failed may wait for another one.
 
-        Within the attempts and the budget of all traffic, and not for one that was tried, unless
-        that may have died: where no other is left, it is waited for until it comes back.
+        Never for one that was tried, and within the attempts and the budget of all traffic.
         """
         if tracked.attempts >= self._rules.policy.retry.max_attempts:
             return False
-        if self._has_tried_all(tracked) and not is_loss(kind):
+        serving = self._ledger.serving(tracked.target)
+        if serving and all(backend.id in tracked.tried for backend in serving):
             return False
         return self._rules.retries.spend(kind)
-
-    def may_wait_on(self, tracked: TrackedRequest, *, now: float) -> bool:
-        """Whether the servers it has tried are gone indeed, and others may come in its time."""
-        if now >= tracked.patient_until or self._has_tried_all(tracked):
-            return False
-        self._queue.forget(tracked)
-        tracked.expires_at = tracked.patient_until
-        self._queue.push(tracked)
-        return True
 
     def next_deadline(self) -> float | None:
         """When the next waiting request becomes late or gives up, or None while nothing waits."""
@@ -87,8 +72,6 @@ class Admission:
         """What to tell a request whose wait is over."""
         if self._ledger.is_empty:
             return RefusalReason.NO_BACKEND
-        if self._has_tried_all(tracked):
-            return RefusalReason.ATTEMPTS_EXHAUSTED
         own_s = tracked.service.max_queue_wait_s
         if own_s is None or is_critical(tracked.service.priority):
             return RefusalReason.QUEUE_TIMEOUT
@@ -99,13 +82,6 @@ class Admission:
     def retry_after_s(self, *, now: float) -> float:
         """When a refused client should come back."""
         return self._drain_rate.retry_after_s(waiting=self._queue.requests, now=now)
-
-    def _has_tried_all(self, tracked: TrackedRequest) -> bool:
-        """Whether servers are there for it, and each has failed it already."""
-        if not tracked.tried:
-            return False
-        serving = self._ledger.serving(tracked.target)
-        return bool(serving) and all(backend.id in tracked.tried for backend in serving)
 
     def _set_late_at(self, tracked: TrackedRequest, now: float) -> None:
         """The instant from which, as things stand, its first token would come too late."""

@@ -61,9 +61,6 @@ class _LazyHeap:
             heappop(entries)
         return None
 
-    def live(self) -> list[TrackedRequest]:
-        return [entry[4] for entry in self._entries if _is_live(entry)]
-
     def drop_first(self) -> None:
         heappop(self._entries)
 
@@ -195,19 +192,6 @@ class AdmissionQueue:
             del lane[key]
             if not lane:
                 del self._lanes[lane_of(tracked)]
-
-    def forgive(self, backend_id: BackendId) -> None:
-        """Let requests that a server failed go there again: it was away, and has come back."""
-        flows = [
-            flow
-            for lane in self._lanes.values()
-            for key, flow in lane.items()
-            if backend_id in key[2]
-        ]
-        for tracked in [tracked for flow in flows for tracked in flow.heap.live()]:
-            self.forget(tracked)
-            tracked.tried = tuple(tried for tried in tracked.tried if tried != backend_id)
-            self.push(tracked)
 
     def make_late(self, tracked: TrackedRequest) -> None:
         """Move a waiting request to its late lane (of Non-Critical ones there is none)."""

@@ -59,7 +59,7 @@ class Intake:
             share = request.prefix_block_bytes / request.prompt_bytes
             tracked.block_tokens = tracked.prompt_tokens * share
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
-        tracked.expires_at = tracked.patient_until = now + self._patience_s(service)
+        tracked.expires_at = now + self._patience_s(service)
         if self._policy.fairness.sub_flows:
             tracked.sub_flow = flow_of(request.fairness_id)
         set_bounds(tracked, self._policy.pool.default_objective)

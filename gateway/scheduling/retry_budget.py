@@ -8,11 +8,6 @@ from gateway.scheduling.events import FailureKind
 from gateway.scheduling.policy import RetryPolicy
 
 
-def is_loss(kind: FailureKind) -> bool:
-    """Whether a failure of this kind may mean that the server is gone."""
-    return kind in {FailureKind.CONNECT, FailureKind.RESET}
-
-
 class RetryBudget:
     """Token bucket of retries.
 
@@ -31,7 +26,7 @@ class RetryBudget:
 
     def spend(self, kind: FailureKind) -> bool:
         """Take one retry for a failure of this kind; False when the budget is used up."""
-        if is_loss(kind):
+        if kind in {FailureKind.CONNECT, FailureKind.RESET}:
             return True
         if self._saved < 1.0:
             return False

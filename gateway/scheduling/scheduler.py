@@ -95,7 +95,7 @@ class Scheduler:
             case ev.DeadlinePassed():
                 self._on_deadline(now)
             case ev.BackendJoined():
-                self._on_joined(event, now)
+                self._fill([self._ledger.join(event.backend_id, event.models)], now)
             case ev.BackendDraining() | ev.BackendLeft():
                 self._on_server_closed(event)
             case ev.PoliciesChanged():
@@ -241,9 +241,8 @@ class Scheduler:
     def _on_deadline(self, now: float) -> None:
         expired = self._notice_late(now)
         while (tracked := self._queue.first_expired(now=now)) is not None:
-            if not self._admission.may_wait_on(tracked, now=now):
-                expired = True
-                self._evict(tracked, self._admission.expiry_reason(tracked), now)
+            expired = True
+            self._evict(tracked, self._admission.expiry_reason(tracked), now)
         if expired:
             self._fill(self._ledger.backends, now)
 
@@ -266,12 +265,6 @@ class Scheduler:
             self._ledger.report(backend, event.load, taken_at=event.taken_at)
             self._ledger.progress_unseen(backend, now=now)
             self._fill([backend], now)
-
-    def _on_joined(self, event: ev.BackendJoined, now: float) -> None:
-        known = self._ledger.get(event.backend_id)
-        if known is not None and not known.usable:
-            self._queue.forgive(event.backend_id)
-        self._fill([self._ledger.join(event.backend_id, event.models)], now)
 
     def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
         if self._known(event.backend_id) is None:

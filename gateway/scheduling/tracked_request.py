@@ -40,7 +40,7 @@ class TrackedRequest:
     Attributes:
         request, service, target: what arrived, whose it is, and the drawn model to send.
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
-        expires_at: when it leaves the queue unserved; at the latest at `patient_until`.
+        expires_at: when it leaves the queue unserved.
         attempts: dispatches so far; `tried` names their servers, oldest first.
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
             on its server.
@@ -79,7 +79,6 @@ class TrackedRequest:
         "miss_probability",
         "output_tokens",
         "overtaken",
-        "patient_until",
         "phase",
         "prediction",
         "prefill_pending",
@@ -112,7 +111,7 @@ class TrackedRequest:
         self.arrived_at = arrived_at
         self.sequence = sequence
         self.phase = RequestPhase.QUEUED
-        self.expires_at = self.patient_until = arrived_at
+        self.expires_at = arrived_at
         self.attempts = 0
         self.tried: tuple[BackendId, ...] = ()
         self.backend_id: BackendId | None = None

@@ -42,7 +42,6 @@ class _Life:
     state: Literal["queued", "in flight", "over"] = "queued"
     backend_id: BackendId | None = None
     tried: list[BackendId] = field(default_factory=list)
-    attempts: int = 0
     adapter: str | None = None
     has_token: bool = False
 
@@ -58,7 +57,6 @@ class CheckedScheduler:
         self._most_attempts = policy.retry.max_attempts
         self._shuts_down = False
         self._taking: dict[BackendId, tuple[ServedModel, ...]] = {}
-        self._away: set[BackendId] = set()
 
     # -- events, in short -------------------------------------------------------------------
 
@@ -180,14 +178,8 @@ class CheckedScheduler:
                     self.lives[request_id].has_token = True
             case ev.BackendJoined(backend_id, models):
                 self._taking[backend_id] = models
-                if backend_id in self._away:
-                    self._away.discard(backend_id)
-                    self._forgive(backend_id)
-            case ev.BackendDraining(backend_id):
+            case ev.BackendDraining(backend_id) | ev.BackendLeft(backend_id):
                 self._taking.pop(backend_id, None)
-            case ev.BackendLeft(backend_id):
-                self._taking.pop(backend_id, None)
-                self._away.add(backend_id)
             case ev.PoliciesChanged(policy):
                 self._policy = policy
                 self._most_attempts = max(self._most_attempts, policy.retry.max_attempts)
@@ -196,12 +188,6 @@ class CheckedScheduler:
             case _:
                 pass
         return None
-
-    def _forgive(self, backend_id: BackendId) -> None:
-        """A server that was away and is back may be tried again by those that wait."""
-        for life in self.lives.values():
-            if life.state == "queued" and backend_id in life.tried:
-                life.tried.remove(backend_id)
 
     def _end_if(self, request_id: RequestId, *states: str) -> None:
         life = self.lives.get(request_id)
@@ -256,8 +242,7 @@ class CheckedScheduler:
         served = {model.name: model for model in self._taking[dispatch.backend_id]}
         assert dispatch.model in served, f"{dispatch}, which does not serve that"
         life.tried.append(dispatch.backend_id)
-        life.attempts += 1
-        assert dispatch.attempt == life.attempts <= self._most_attempts
+        assert dispatch.attempt == len(life.tried) <= self._most_attempts
         there = [
             other
             for other in self.lives.values()

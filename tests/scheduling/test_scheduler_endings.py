@@ -116,7 +116,7 @@ class TestRetries:
         checked = scheduler_of("a", "b", retry=RetryPolicy(max_attempts=9))
         checked.arrive(make_request("r1"))
         checked.fail("r1")
-        decisions = checked.fail("r1", FailureKind.SERVER_ERROR)
+        decisions = checked.fail("r1")
         assert refused(decisions) == [("Evict", "r1", RefusalReason.ATTEMPTS_EXHAUSTED)]
 
     def test_the_number_of_attempts_is_bounded(self) -> None:
@@ -141,7 +141,7 @@ class TestRetries:
         checked = scheduler_of("a")
         checked.arrive(make_request("r1"))
         checked.arrive(make_request("r2"))
-        eviction, dispatch = checked.fail("r1", FailureKind.SERVER_ERROR)
+        eviction, dispatch = checked.fail("r1")
         assert refused([eviction])[0][1] == "r1"
         assert dispatched([dispatch]) == [("r2", "a")]
 
@@ -150,35 +150,8 @@ class TestRetries:
         checked.arrive(make_request("r1"))
         checked.leave("a")
         assert checked.fail("r1") == []
+        assert checked.join("a", "lora-a") == []
         assert dispatched(checked.join("b")) == [("r1", "b")]
-
-    def test_a_server_that_died_may_be_tried_again_when_it_is_back(self) -> None:
-        checked = scheduler_of("a")
-        checked.arrive(make_request("r1"))
-        assert checked.fail("r1", FailureKind.RESET) == []
-        checked.leave("a")
-        assert dispatched(checked.join("a")) == [("r1", "a")]
-
-    def test_who_failed_on_the_only_server_waits_until_that_is_known_to_be_gone(self) -> None:
-        checked = scheduler_of("a")
-        arrived_at = checked.now
-        checked.arrive(make_request("r1"))
-        checked.fail("r1", FailureKind.CONNECT)
-        assert checked.join("a") == []  # it only lists its models anew
-        checked.leave("a")
-        assert checked.pass_deadline() == []
-        assert checked.scheduler.next_deadline() == arrived_at + 30.0
-        evictions = checked.pass_deadline()
-        assert refused(evictions) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
-
-    def test_who_failed_on_servers_that_live_on_is_given_up_after_seconds(self) -> None:
-        checked = scheduler_of("a")
-        failed_at = checked.now
-        checked.arrive(make_request("r1"))
-        checked.fail("r1", FailureKind.RESET)
-        evictions = checked.pass_deadline()
-        assert refused(evictions) == [("Evict", "r1", RefusalReason.ATTEMPTS_EXHAUSTED)]
-        assert checked.now == failed_at + 3.0
 
 
 def test_the_tokens_of_a_stream_without_usage_are_counted_as_its_service_streams_them() -> None:
