@@ -92,6 +92,11 @@ class Flights:
         )
         return unknown
 
+    def reported(self, backend: BackendState, event: ev.BackendLoadReported, *, now: float) -> None:
+        """Take in one scrape; what is not streamed progresses with it, as forecast."""
+        self._ledger.report(backend, event.load, taken_at=event.taken_at)
+        self._ledger.progress_unseen(backend, now=now)
+
     def tokens_of_events(self, service: ServiceName, events: int) -> int:
         """Output tokens that so many stream events of a service stand for."""
         return self._estimates.tokens_of_events(service, events)

@@ -18,7 +18,7 @@ Contract
    enter: the driver reports progress per server, at most 4 times a second.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import assert_never
 
 from gateway.scheduling import events as ev
@@ -26,7 +26,7 @@ from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
-from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.scheduler_parts import Knowledge, MakeRules, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
 from gateway.scheduling.stages import Stages
@@ -36,9 +36,7 @@ from gateway.scheduling.tracked_request import TrackedRequest
 class Scheduler:
     """Decides for one pool; see the contract above."""
 
-    def __init__(
-        self, *, knowledge: Knowledge, rules: Rules, make_rules: Callable[[SchedulingPolicy], Rules]
-    ) -> None:
+    def __init__(self, *, knowledge: Knowledge, rules: Rules, make_rules: MakeRules) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
         self._knowledge = knowledge
         self._ledger = knowledge.ledger
@@ -195,6 +193,7 @@ class Scheduler:
         if tracked is None:
             return
         backend = self._flights.end(tracked, now=now)
+        self._rules.order.refunded(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -220,6 +219,8 @@ class Scheduler:
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
         else:
+            unused_tokens = tracked.expected_output_tokens - tracked.output_tokens
+            self._rules.order.served(tracked, output_tokens=-unused_tokens)
             self._release(tracked, now)
 
     def _on_deadline(self, now: float) -> None:
@@ -246,8 +247,7 @@ class Scheduler:
     def _on_load_reported(self, event: ev.BackendLoadReported, now: float) -> None:
         backend = self._known(event.backend_id)
         if backend is not None:
-            self._ledger.report(backend, event.load, taken_at=event.taken_at)
-            self._ledger.progress_unseen(backend, now=now)
+            self._flights.reported(backend, event, now=now)
             self._fill([backend], now)
 
     def _on_left(self, event: ev.BackendLeft, now: float) -> None:
@@ -256,9 +256,9 @@ class Scheduler:
             self._flights.forget_removed(now=now)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
-        self._rules = self._make_rules(policy)
+        self._rules = self._make_rules(policy, self._rules)
         self._stages.reconfigure(self._rules)
-        self._ledger.default_max_loras = policy.capacity.default_max_loras
+        self._knowledge.reconfigure(policy, now=now)
         self._fill(self._ledger.backends, now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
