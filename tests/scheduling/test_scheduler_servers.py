@@ -60,6 +60,11 @@ class TestServers:
         checked.arrive(make_request("r1", service="chat"))
         assert refused(checked.pass_deadline()) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
 
+    def test_who_would_not_wait_for_a_server_is_told_at_once_that_there_is_none(self) -> None:
+        checked = CheckedScheduler(make_policy(make_service("hasty", max_queue_wait_s=0.0)))
+        decisions = checked.arrive(make_request("r1", service="hasty"))
+        assert refused(decisions) == [("Reject", "r1", RefusalReason.NO_BACKEND)]
+
     def test_a_server_that_gains_an_adapter_gets_who_waits_for_it(self) -> None:
         checked = CheckedScheduler(make_policy())
         checked.join("a", "lora-a")
