@@ -6,7 +6,7 @@ from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
-from gateway.scheduling.model import BackendId, ServiceName, TokenUsage
+from gateway.scheduling.model import BackendId, LLMService, ServiceName, TokenUsage
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -74,19 +74,30 @@ class Flights:
     def progressed(self, backend: BackendState, event: ev.ResponseProgressed) -> int:
         """Take in how far the streams of a server are; returns how many are not in flight."""
         self._predictor.chunk_seen(backend, event.last_chunk_at)
-        unknown = 0
-        streams = 0
+        unknown = streams = all_grown = 0
         grown = 0.0
-        for request_id, stream_events in event.progress:
-            tracked = backend.in_flight.get(request_id)
+        in_flight = backend.in_flight
+        service: LLMService | None = None
+        tokens_per_event = 1.0
+        for request_id, stream_events in event.progress:  # the hottest loop: once per stream
+            tracked = in_flight.get(request_id)
             if tracked is None:
                 unknown += 1
                 continue
-            tokens = self._estimates.tokens_of_events(tracked.service.name, stream_events)
-            if tracked.output_tokens:
+            if tracked.service is not service:
+                service = tracked.service
+                tokens_per_event = self._estimates.tokens_per_event(service.name)
+            before = tracked.output_tokens
+            tokens = int(stream_events * tokens_per_event + 0.5)
+            if before:
                 streams += 1
-                grown += (tokens - tracked.output_tokens) / tracked.request.choices
-            self._ledger.progress(backend, tracked, tokens)
+                grown += (tokens - before) / tracked.choices
+            if tokens > before:
+                if tracked.prefill_pending:
+                    self._ledger.end_prefill(backend, tracked)
+                tracked.output_tokens = tokens
+                all_grown += tokens - before
+        backend.context_tokens += all_grown
         self._predictor.progressed(
             backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
         )

@@ -57,6 +57,10 @@ class TokenEstimates:
         """Output tokens that a number of stream events stands for."""
         return int(events * self._of(service).tokens_per_event.mean + 0.5)
 
+    def tokens_per_event(self, service: ServiceName) -> float:
+        """Output tokens that a stream event stands for."""
+        return self._of(service).tokens_per_event.mean
+
     def learn(self, request: InferenceRequest, usage: TokenUsage) -> None:
         """Take in one finished answer; counts that the engine did not tell teach nothing."""
         estimates = self._of(request.service)

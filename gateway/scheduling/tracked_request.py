@@ -41,6 +41,7 @@ class TrackedRequest:
         request, service, target: what arrived, whose it is, and the drawn model to send.
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
         expires_at: when it leaves the queue unserved.
+        choices: the request's own, at hand where every stream is looked at.
         attempts: dispatches so far; `tried` names their servers, oldest first.
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
             on its server.
@@ -67,6 +68,7 @@ class TrackedRequest:
         "attempts",
         "backend_id",
         "block_tokens",
+        "choices",
         "counted",
         "dispatched_at",
         "expected_output_tokens",
@@ -113,6 +115,7 @@ class TrackedRequest:
         self.phase = RequestPhase.QUEUED
         self.expires_at = arrived_at
         self.attempts = 0
+        self.choices = request.choices
         self.tried: tuple[BackendId, ...] = ()
         self.backend_id: BackendId | None = None
         self.adapter: str | None = None
