@@ -78,7 +78,7 @@ class Capacity:
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
-            if self.is_full(backend, now=now) or not self._fits(backend, tracked):
+            if not self._fits(backend, tracked, now):
                 continue
             prediction = predict(backend, tracked, now=now)
             others_s = backend.strictest_tpot_s
@@ -149,20 +149,22 @@ class Capacity:
                 return False
         return True
 
-    def _fits(self, backend: BackendState, tracked: TrackedRequest) -> bool:
+    def _fits(self, backend: BackendState, tracked: TrackedRequest, now: float) -> bool:
         """Whether an adapter slot, places and KV blocks are free: it would run at once.
 
         A prompt that is longer than the whole cache takes no blocks: it is refused there.
         """
-        adapter = backend.adapter_of(tracked.target)
-        if adapter is not None:
-            if not backend.adapters.admits(adapter):
+        target = tracked.target
+        if target in backend.lora_models:
+            if target not in backend.adapters.active and not backend.adapters.admits(target):
                 return False
-            if backend.hold is not None and _is_held(backend, tracked, adapter):
+            if backend.hold is not None and _is_held(backend, tracked, target):
                 return False
+        if self.is_full(backend, now=now):
+            return False
         if not backend.in_flight:
             return True  # what is too large for any server runs alone on one
-        last = tracked.request.choices - 1  # is_full has looked at the first sequence
+        last = tracked.choices - 1  # is_full has looked at the first sequence
         most = self._policy.max_requests_per_backend
         if last and backend.sequences + backend.external_running + last >= most:
             return False

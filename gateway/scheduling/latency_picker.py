@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from gateway.scheduling.backend_picker import Choice, lowest
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.miss_risk import exceeding
@@ -34,9 +35,7 @@ class LatencyPicker:
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
         backends = [server.backend for server in servers]
-        scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
-        most = max([b.sequences + b.external_running for b in backends])
-        prices = (self._policy.slot_price * scarcity, _OUTSTANDING_PRICE / (1.0 + most))
+        prices = prices_among(backends, self._policy)
         ttft_s, tpot_s = picking_bounds(tracked)
         bounds = (max(0.001, ttft_s - (now - tracked.arrived_at)), tpot_s)
         costs = [self._cost(tracked, server, bounds, prices) for server in servers]
@@ -79,3 +78,10 @@ class LatencyPicker:
             return cost + outstanding_price * (backend.sequences + backend.external_running)
         cost += slot_price / (1.0 + backend.adapters.active.get(adapter, 0))
         return cost + policy.load_price if prediction.cold_adapter else cost
+
+
+def prices_among(backends: Sequence[BackendState], policy: PickerPolicy) -> tuple[float, float]:
+    """(of an adapter slot, by the share of slots in use; of a sequence in flight) on `backends`."""
+    scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
+    most = max([b.sequences + b.external_running for b in backends])
+    return policy.slot_price * scarcity, _OUTSTANDING_PRICE / (1.0 + most)

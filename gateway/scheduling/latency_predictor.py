@@ -9,6 +9,7 @@ followed as a bias and a spread (forecast_error.py).
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
+from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.outlook import NEVER, Glance, Outlook
 from gateway.scheduling.prediction import Prediction
@@ -159,14 +160,23 @@ class LatencyPredictor:
         )
         stretch = min(stretch, 1.0 + per_token_s * room / base_s)
         ttft_per_token_s = (per_token_s + base_s / room) * ttft.median_factor
+        tpot_s = (base_s + decode.per_sequence_s) * stretch * tpot.median_factor
+        misses_per_s = 0.0
+        if backend.tpot_bounds:
+            chance = exceeding(tpot_s / backend.strictest_tpot_s, tpot.steepness)
+            misses_per_s = backend.decoding * chance * (1.0 - chance) * tpot.steepness / tpot_s
         backend.glance = Glance(
             (prefill.overhead_s + base_s) * ttft.median_factor
             + backend.pending_prefill_tokens * ttft_per_token_s,
             ttft_per_token_s,
-            (base_s + decode.per_sequence_s) * stretch * tpot.median_factor,
+            tpot_s,
             decode.per_context_token_s * stretch * tpot.median_factor,
             1.0 / stretch,
             per_token_s,
+            ttft.steepness,
+            tpot.steepness,
+            base_s * stretch * tpot.median_factor,
+            misses_per_s,
         )
         backend.fresh_until = now + _OUTLOOK_KEPT_S
 
