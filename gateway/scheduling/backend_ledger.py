@@ -40,7 +40,9 @@ class BackendState:
     """One server. Counters are in sequences and tokens and never go below zero.
 
     Attributes:
-        usable: joined and not left; `draining` takes nothing new.
+        usable: joined and not left; `draining` takes nothing new. `lives` counts its joinings.
+        ejected: left out for now because requests fail there; `probe_due` asks for one to try it.
+        failure_rate: chance that a request fails there, as seen of late; 0.0 while none fails.
         models: what it serves, by name; `lora_models` are the adapters among them.
         in_flight: requests dispatched there whose upstream is not known to be closed.
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
@@ -68,8 +70,10 @@ class BackendState:
         "decoding",
         "dispatches",
         "draining",
+        "ejected",
         "external_context_tokens",
         "external_running",
+        "failure_rate",
         "fresh_until",
         "glance",
         "hold",
@@ -78,6 +82,7 @@ class BackendState:
         "kv_capacity_tokens",
         "kv_reserved_tokens",
         "last_chunk_at",
+        "lives",
         "load",
         "load_taken_at",
         "longest_prefill_tokens",
@@ -86,6 +91,7 @@ class BackendState:
         "outlook",
         "pending_prefill_tokens",
         "prefixes",
+        "probe_due",
         "sequences",
         "strictest_tpot_s",
         "tpot_bounds",
@@ -98,6 +104,10 @@ class BackendState:
         self.id = backend_id
         self.usable = False
         self.draining = False
+        self.lives = 0
+        self.ejected = False
+        self.probe_due = False
+        self.failure_rate = 0.0
         self.models: dict[str, ServedModel] = {}
         self.lora_models: dict[str, None] = {}
         self.in_flight: dict[RequestId, TrackedRequest] = {}
@@ -137,6 +147,10 @@ class BackendState:
         """Whether it may be given new requests for this model."""
         return self.usable and not self.draining and model in self.models
 
+    def failed(self, tracked: TrackedRequest) -> bool:
+        """Whether the request was tried here already, since the server joined."""
+        return bool(tracked.tried) and (self.id, self.lives) in tracked.tried
+
     def uncached_tokens(self, tracked: TrackedRequest) -> int:
         """Tokens of the prompt that need a prefill here, >= 1."""
         blocks = tracked.request.prefix_blocks
@@ -170,6 +184,7 @@ class BackendLedger:
     Attributes:
         default_max_loras: adapter slots of servers that join from now on, until they report.
         is_empty: whether no server is usable (draining ones do not count).
+        probes_due: whether a server is to be tried with the next request that fits.
     """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
@@ -181,6 +196,7 @@ class BackendLedger:
         self._known_models: dict[str, None] = {}
         self._holders = AdapterHolders()
         self.is_empty = True
+        self.probes_due = False
 
     @property
     def backends(self) -> Iterable[BackendState]:
@@ -222,6 +238,7 @@ class BackendLedger:
             backend.kv_capacity_tokens = None
             backend.external_running = 0.0
             backend.fresh_until = NEVER
+            backend.lives += 1
         backend.usable = True
         backend.draining = False
         backend.models = {model.name: model for model in models}

@@ -20,8 +20,8 @@ _REMAINING_TOKENS = 100.0
 class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
-    The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
+    The cost is `miss_cost * (probability that this request misses, or fails + misses it causes to
+    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
     what is in flight there.
     """
 
@@ -54,7 +54,7 @@ class LatencyPicker:
         tpot_s = prediction.tpot_s
         steepness = prediction.tpot_steepness
         headroom = prediction.ttft_s / budget_s
-        misses = exceeding(headroom, prediction.ttft_steepness)
+        misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
         bound_s = tracked.tpot_bound_s
         slow = 0.0
         if bound_s is not None:

@@ -18,12 +18,13 @@ Contract
    enter: the driver reports progress per server, at most 4 times a second.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.admission import Admission
 from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.dispatcher import Dispatcher
 from gateway.scheduling.flights import Flights
@@ -48,6 +49,8 @@ class Scheduler:
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
         self._adherence = knowledge.adherence
+        self._breakers = knowledge.breakers
+        self._breakers.reconfigure(rules.policy.breaker)
         self._rules = rules
         self._make_rules = make_rules
         self._intake = Intake(
@@ -61,6 +64,7 @@ class Scheduler:
         self._flights = Flights(
             ledger=knowledge.ledger,
             predictor=knowledge.predictor,
+            breakers=knowledge.breakers,
             estimates=knowledge.estimates,
             adherence=knowledge.adherence,
         )
@@ -76,6 +80,9 @@ class Scheduler:
     def handle(self, event: ev.SchedulerEvent, *, now: float) -> list[Decision]:  # noqa: C901, PLR0912 - an arm per event
         """Take in one fact; return the orders that follow from it, in order."""
         self._decisions = []
+        if now >= self._breakers.next_at:
+            self._breakers.advance(now)
+            self._fill_reopened(now)
         match event:
             case ev.RequestArrived():
                 self._on_arrived(event, now)
@@ -94,7 +101,7 @@ class Scheduler:
             case ev.DeadlinePassed():
                 self._on_deadline(now)
             case ev.BackendJoined():
-                self._fill([self._ledger.join(event.backend_id, event.models)], now)
+                self._on_joined(event, now)
             case ev.BackendDraining() | ev.BackendLeft():
                 self._on_server_closed(event)
             case ev.PoliciesChanged():
@@ -103,11 +110,17 @@ class Scheduler:
                 self._draining = True
             case _:
                 assert_never(event)
+        self._fill_reopened(now)
         return self._decisions
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
-        return self._admission.next_deadline()
+        due_at = self._admission.next_deadline()
+        return None if due_at is None else min(due_at, self._breakers.opens_at)
+
+    def take_health_changes(self) -> Sequence[HealthChange]:
+        """Servers that were ejected or taken back since the last call, for the log."""
+        return self._breakers.take_changes()
 
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
@@ -206,7 +219,7 @@ class Scheduler:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
-        backend = self._flights.end(tracked, now=now)
+        backend = self._flights.failed(tracked, event.kind, now=now)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -262,6 +275,11 @@ class Scheduler:
             self._ledger.progress_unseen(backend, now=now)
             self._fill([backend], now)
 
+    def _on_joined(self, event: ev.BackendJoined, now: float) -> None:
+        backend = self._ledger.join(event.backend_id, event.models)
+        self._breakers.joined(backend, now=now)
+        self._fill([backend], now)
+
     def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
         if self._known(event.backend_id) is None:
             return
@@ -269,6 +287,7 @@ class Scheduler:
             self._ledger.drain(event.backend_id)
         else:
             self._ledger.leave(event.backend_id)
+        self._breakers.closed()
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy)
@@ -277,11 +296,18 @@ class Scheduler:
         self._admission.reconfigure(self._rules)
         self._intake.reconfigure(policy)
         self._ledger.default_max_loras = policy.capacity.default_max_loras
+        self._breakers.reconfigure(policy.breaker)
         self._fill(self._ledger.backends, now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         if self._queue.requests:
             self._decisions += self._dispatcher.fill(changed, now=now)
+
+    def _fill_reopened(self, now: float) -> None:
+        """Servers that are no longer ejected may be open to requests that wait."""
+        if self._breakers.reopened:
+            self._breakers.reopened = False
+            self._fill(self._ledger.backends, now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]

@@ -3,6 +3,7 @@
 from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_picker import BackendPicker
+from gateway.scheduling.breakers import Breakers
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.drain_rate import DrainRate
 from gateway.scheduling.fairness import ServiceOrder
@@ -18,7 +19,16 @@ from gateway.scheduling.token_estimates import TokenEstimates
 class Knowledge:
     """What the scheduler learns and keeps over a change of policies."""
 
-    __slots__ = ("adherence", "drain_rate", "estimates", "ledger", "predictor", "queue", "services")
+    __slots__ = (
+        "adherence",
+        "breakers",
+        "drain_rate",
+        "estimates",
+        "ledger",
+        "predictor",
+        "queue",
+        "services",
+    )
 
     def __init__(
         self,
@@ -32,6 +42,7 @@ class Knowledge:
     ) -> None:
         """Hold the parts that have state."""
         self.ledger = ledger
+        self.breakers = Breakers(ledger=ledger)
         self.predictor = predictor
         self.queue = queue
         self.services = services
