@@ -6,7 +6,7 @@ two awaits nothing changes.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -198,7 +198,9 @@ class SchedulerDriver:
         self._health_observers = tuple(health_observers)
         self._leases: dict[RequestId, Lease] = {}
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
+        self._when_empty: dict[BackendId, Callable[[], None]] = {}
         self._last_chunk_at: dict[BackendId, float] = {}
+        self._new_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -240,6 +242,20 @@ class SchedulerDriver:
         """Why a recent request went where it did."""
         return self._scheduler.explain(request_id)
 
+    def in_flight(self, backend_id: BackendId) -> int:
+        """Requests that were sent to the server, or are about to be, and have not ended."""
+        return len(self._streams.get(backend_id, ()))
+
+    def call_when_empty(self, backend_id: BackendId, action: Callable[[], None]) -> None:
+        """Call `action` soon after the last request at the server has ended, once.
+
+        It may be sent another one before that: `action` must look. It replaces an earlier one.
+        """
+        if backend_id in self._streams:
+            self._when_empty[backend_id] = action
+        else:
+            asyncio.get_running_loop().call_soon(action)
+
     def stop(self) -> None:
         """Cancel the timers for good; requests that still wait are the callers' to cancel."""
         self._stopped = True
@@ -259,7 +275,11 @@ class SchedulerDriver:
         if lease.request.id in self._leases:
             raise ValueError(f"request id {lease.request.id!r} is in use")
         self._leases[lease.request.id] = lease
-        self.deliver(RequestArrived(lease.request, tuple(self._last_chunk_at.items())))
+        new_chunks = tuple(self._new_chunk_at.items())
+        if new_chunks:
+            self._last_chunk_at.update(new_chunks)
+            self._new_chunk_at.clear()
+        self.deliver(RequestArrived(lease.request, new_chunks))
 
     def close(self, lease: Lease) -> None:
         """Forget a lease that is over."""
@@ -272,7 +292,7 @@ class SchedulerDriver:
 
     def chunk_seen(self, backend_id: BackendId, at: float) -> None:
         """Note the phase of a server's steps; called per network chunk, so it only stores."""
-        self._last_chunk_at[backend_id] = at
+        self._new_chunk_at[backend_id] = at
 
     def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
         """Leave the lease out from now on."""
@@ -281,6 +301,10 @@ class SchedulerDriver:
         if not streams:
             del self._streams[backend_id]
             self._last_chunk_at.pop(backend_id, None)
+            self._new_chunk_at.pop(backend_id, None)
+            if backend_id in self._when_empty:
+                # Not now: the scheduler is yet to be told of the end.
+                asyncio.get_running_loop().call_soon(self._when_empty.pop(backend_id))
 
     # -- timers -----------------------------------------------------------------------------
 
@@ -317,6 +341,8 @@ class SchedulerDriver:
                 if lease.stream_events
             )
             if progress:
-                last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
+                last_chunk_at = self._new_chunk_at.get(backend_id)
+                if last_chunk_at is None:
+                    last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
                 self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
         self._arm_progress()

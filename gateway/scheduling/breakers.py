@@ -3,11 +3,13 @@
 The result is written to each server's ledger entry, where a decision reads it at no cost.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.breaker import Breaker, Circuit
 from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import BackendId
@@ -16,6 +18,7 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _TICK_S = 1.0
 """How often the chance of failure of a server that gets no requests is lowered."""
+_CHANGES_KEPT = 256
 _PACE_EWMA = 0.1
 _PACE_SAMPLES = 20
 """Answers before a server's pace is compared with that of others."""
@@ -66,7 +69,7 @@ class Breakers:
         self.opens_at = float("inf")
         self.reopened = False
         self.panic = False
-        self._changes: list[HealthChange] = []
+        self._changes: deque[HealthChange] = deque(maxlen=_CHANGES_KEPT)
 
     def reconfigure(self, policy: BreakerPolicy) -> None:
         """Judge by other bounds from now on; what is open stays so until its time."""
@@ -77,7 +80,8 @@ class Breakers:
         """What happened since the last call, for the log."""
         if not self._changes:
             return ()
-        changes, self._changes = self._changes, []
+        changes = tuple(self._changes)
+        self._changes.clear()
         return changes
 
     def state_of(self, backend: BackendState) -> BreakerState:
@@ -154,6 +158,10 @@ class Breakers:
             breaker.half_open()
             self._note(backend, before, now)
         self._publish()
+
+    def forget(self, backend_id: BackendId) -> None:
+        """Drop what is known of a server that is gone for good."""
+        self._servers.pop(backend_id, None)
 
     def closed(self) -> None:
         """A server left or drains: the share of those ejected has changed."""
