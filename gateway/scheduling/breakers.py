@@ -18,6 +18,8 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 _TICK_S = 1.0
 """How often the chance of failure of a server that gets no requests is lowered."""
+_HANGS = frozenset({FailureKind.STALLED, FailureKind.UNRESPONSIVE})
+"""One of these is enough: they took long to find out, and hit all that is there."""
 _CHANGES_KEPT = 256
 _PACE_EWMA = 0.1
 _PACE_SAMPLES = 20
@@ -118,6 +120,8 @@ class Breakers:
         server.failures[kind] = server.failures.get(kind, 0) + 1
         before = server.breaker.circuit
         server.breaker.failed(self._policy, dispatched_at=tracked.dispatched_at, now=now)
+        if kind in _HANGS and server.breaker.circuit is Circuit.CLOSED:
+            server.breaker.trip(self._policy, "it hangs", now=now)
         backend.failure_rate = server.breaker.failure_rate(now)
         self.next_at = min(self.next_at, now + _TICK_S)
         self._note(backend, before, now)
