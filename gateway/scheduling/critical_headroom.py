@@ -8,7 +8,8 @@ a server unready, others have to be ready: as many as the prefills of the servic
 
 from math import exp
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import ServiceName, is_critical
 from gateway.scheduling.prediction import Prediction

@@ -1,6 +1,6 @@
 """What is kept free for Critical requests with a tight TTFT."""
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, LLMService
@@ -34,7 +34,7 @@ class Pool:
             tracked.ttft_bound_s = 10.0 if objective is None else objective.ttft_s or 10.0
             self.headroom.arrived(tracked)
 
-    def run(self, backend: BackendState, *, tokens: int = 2000, decoding: bool = False) -> None:
+    def run(self, backend: BackendState, *, tokens: int = 3000, decoding: bool = False) -> None:
         """Let a request run on a server: its prefill is pending, or it decodes."""
         running = make_tracked(f"{backend.id}-{len(backend.in_flight)}", prompt_tokens=tokens)
         self.ledger.reserve(backend, running, now=0.0)
@@ -42,7 +42,7 @@ class Pool:
             self.ledger.end_prefill(backend, running)
 
     def spares(
-        self, number: int = 0, *, tokens: int = 2000, now: float = 0.0, batch: LLMService = BATCH
+        self, number: int = 0, *, tokens: int = 3000, now: float = 0.0, batch: LLMService = BATCH
     ) -> bool:
         """Whether batch work of so many tokens may have a server."""
         backend = self.servers[number]
@@ -66,7 +66,7 @@ def test_a_prefill_that_would_delay_critical_requests_is_kept_off_the_only_serve
 def test_a_prefill_that_delays_nobody_much_may_go() -> None:
     pool = Pool(1)
     pool.arrivals(10.0)
-    assert pool.spares(tokens=100)
+    assert pool.spares(tokens=200)
 
 
 def test_it_may_go_while_another_server_is_ready() -> None:
@@ -79,17 +79,20 @@ def test_it_may_go_while_another_server_is_ready() -> None:
 
 def test_the_more_critical_requests_come_the_more_servers_stay_ready() -> None:
     pool = Pool(2)
-    pool.arrivals(200.0)
+    pool.arrivals(40.0)
     assert not pool.spares()
+    pool = Pool(3)
+    pool.arrivals(40.0)
+    assert pool.spares()
 
 
 def test_the_size_of_batches_counts_as_prefills_do() -> None:
     pool = Pool(1)
     pool.arrivals(10.0)
-    assert pool.spares(tokens=100)
-    for _ in range(250):
-        pool.run(pool.servers[0], tokens=1500, decoding=True)
-    assert not pool.spares(tokens=100)
+    assert pool.spares(tokens=200)
+    for _ in range(300):
+        pool.run(pool.servers[0], tokens=2000, decoding=True)
+    assert not pool.spares(tokens=200)
 
 
 def test_a_prefill_waits_for_those_pending_if_it_would_fit_then() -> None:
@@ -97,7 +100,7 @@ def test_a_prefill_waits_for_those_pending_if_it_would_fit_then() -> None:
     pool.arrivals(10.0)
     pool.run(pool.servers[0], tokens=1500)
     pool.run(pool.servers[1], tokens=3000)
-    assert not pool.spares(0, tokens=500)
+    assert not pool.spares(0, tokens=1000)
     assert pool.spares(0, tokens=1)
 
 
@@ -128,7 +131,7 @@ def test_a_service_that_was_idle_for_a_minute_needs_nothing() -> None:
     assert not pool.spares(now=0.0)
     pool.run(pool.servers[0])
     backend = pool.servers[0]
-    tracked = make_tracked("late", service=BATCH, prompt_tokens=2000, arrived_at=61.0)
+    tracked = make_tracked("late", service=BATCH, prompt_tokens=3000, arrived_at=61.0)
     prediction = pool.predictor.predict(backend, tracked, now=61.0)
     assert pool.headroom.spares(tracked, backend, prediction, margin=0.9, now=61.0)
 
