@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_settings import NoDecode
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
+from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
@@ -91,11 +92,17 @@ class PoolSettings(PoolDefaults):
 
     name: Name
     servers: tuple[ServerUrl, ...] = ()
+    discovery: DiscoverySettings = DiscoverySettings()
     services: tuple[ServiceSettings, ...] = ()
     default_objective: DefaultObjectiveSettings = DefaultObjectiveSettings()
     accept_unregistered_models: bool = Field(
         default_factory=lambda known: not known.get("services")
     )
+
+    @property
+    def discovers(self) -> bool:
+        """Whether servers are looked for."""
+        return any(source is not None for _, source in self.discovery)
 
 
 class Settings(PoolDefaults):
