@@ -7,8 +7,6 @@ from functools import partial
 from random import Random
 from typing import NamedTuple, Protocol, assert_never
 
-from pydantic import BaseModel
-
 from gateway.control.configuration import ConfigurationInForce
 from gateway.discovery.dns_source import DnsSource
 from gateway.discovery.file_source import FileSource
@@ -19,10 +17,13 @@ from gateway.runtime.clock import Clock
 from gateway.server.pool_servers import PoolServers
 from gateway.settings.discovery import DnsDiscovery, FileDiscovery, KubernetesDiscovery
 from gateway.settings.problems import ConfigurationError
-from gateway.settings.schema import PoolSettings, Settings
+from gateway.settings.schema import Settings
+from gateway.settings.service_changes import ServiceChange
 
 _LOG = logging.getLogger(__name__)
 
+OBJECTIVES = "InferenceObjectives"
+"""The source of priorities that come from Kubernetes."""
 _Wanted = DnsDiscovery | FileDiscovery | KubernetesDiscovery
 
 
@@ -60,6 +61,7 @@ class Discovery:
         self._clock = clock
         self._rng = rng
         self._running: dict[_Key, _Running] = {}
+        self._priorities: dict[str, Mapping[str, int]] = {}
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -93,7 +95,7 @@ class Discovery:
         for key in [key for key in self._running if key not in wanted]:
             self._running.pop(key).task.cancel()
             self._pools[key.pool].withdraw(key.source)
-            self._prioritize(key.pool, {})
+            self._priorities.pop(key.pool, None)
         for key, source in wanted.items():
             before = self._running.get(key)
             if before is not None and before.wanted == source:
@@ -110,6 +112,8 @@ class Discovery:
                 self._source(key, source, report).run(), name=f"{key.source} of {key.pool}"
             )
             self._running[key] = _Running(source, report, task)
+        # Not now: the settings that name the services are not in force before the turn is over.
+        asyncio.get_running_loop().call_soon(self._prioritize)
 
     def _source(self, key: _Key, wanted: _Wanted, report: SourceReport) -> _Source:
         match wanted:
@@ -118,26 +122,29 @@ class Discovery:
             case FileDiscovery():
                 return FileSource(wanted, report)
             case KubernetesDiscovery():
-                prioritize = partial(self._prioritize, key.pool)
+                prioritize = partial(self._take_priorities, key.pool)
                 pace = Pace(self._clock, self._rng)
                 return KubernetesSource(wanted, report, prioritize=prioritize, pace=pace)
             case _:
                 assert_never(wanted)
 
-    def _prioritize(self, pool: str, priorities: Mapping[str, int]) -> None:
-        """Let services of the pool have the priorities of the InferenceObjectives of their name."""
-        settings = next(
-            each for each in self._configuration.settings.effective_pools() if each.name == pool
-        )
-        services = {service.name for service in settings.services}
-        others = sorted(priorities.keys() - services)
-        if others:
-            text = "pool %s: no services for the InferenceObjectives %s"
-            _LOG.warning(text, pool, ", ".join(others))
-        changes = {
-            name: {"priority": level} for name, level in priorities.items() if name in services
-        }
+    def _take_priorities(self, pool: str, priorities: Mapping[str, int]) -> None:
+        if self._priorities.get(pool) != priorities:
+            self._priorities[pool] = dict(priorities)
+            self._prioritize()
+
+    def _prioritize(self) -> None:
+        """Give services the priorities of the InferenceObjectives of their pool and name."""
+        changes: dict[str, ServiceChange] = {}
+        for pool in self._configuration.settings.effective_pools():
+            priorities = self._priorities.get(pool.name, {})
+            services = {service.name for service in pool.services}
+            changes |= {n: {"priority": p} for n, p in priorities.items() if n in services}
+            if others := ", ".join(sorted(priorities.keys() - services)):
+                _LOG.warning(
+                    "pool %s: InferenceObjectives without a service: %s", pool.name, others
+                )
         try:
-            self._configuration.change_services(f"InferenceObjectives of {pool}", changes)
+            self._configuration.change_services(OBJECTIVES, changes)
         except ConfigurationError as error:
-            _LOG.error("pool %s: priorities of InferenceObjectives: %s", pool, error)
+            _LOG.error("%s are not followed:\n%s", OBJECTIVES, error)
