@@ -19,6 +19,7 @@ from gateway.server.pool_servers import PoolServers
 from gateway.server.routes import ServingPool
 from gateway.settings.policies import scheduling_policies
 from gateway.settings.schema import PoolSettings, Settings
+from gateway.telemetry.health_log import log_health_change
 from gateway.telemetry.journal import JournalWriter
 
 
@@ -54,6 +55,7 @@ def _pool(
         scheduler=build_scheduler(policy, Random(seed)),
         clock=monotonic_clock,
         observers=observers,
+        health_observers=(log_health_change,),
     )
     monitor = BackendMonitor(
         backends=backends,
