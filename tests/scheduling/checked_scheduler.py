@@ -42,6 +42,7 @@ class _Life:
     state: Literal["queued", "in flight", "over"] = "queued"
     backend_id: BackendId | None = None
     tried: list[BackendId] = field(default_factory=list)
+    attempts: int = 0
     adapter: str | None = None
     has_token: bool = False
 
@@ -160,8 +161,9 @@ class CheckedScheduler:
                 if known is None or known.state == "over":
                     self.lives.pop(request.id, None)
                     service = self._service(request.service)
-                    waits_s = (self._policy.queue.timeout_s, service.max_queue_wait_s)
-                    patience_s = min(wait_s for wait_s in waits_s if wait_s is not None)
+                    patience_s = service.max_queue_wait_s
+                    if patience_s is None or is_critical(service.priority):
+                        patience_s = self._policy.queue.timeout_s
                     self.lives[request.id] = _Life(request, service, self.now + patience_s)
                     return request.id
             case ev.RequestCancelled(request_id):
@@ -178,8 +180,12 @@ class CheckedScheduler:
                     self.lives[request_id].has_token = True
             case ev.BackendJoined(backend_id, models):
                 self._taking[backend_id] = models
-            case ev.BackendDraining(backend_id) | ev.BackendLeft(backend_id):
+            case ev.BackendDraining(backend_id):
                 self._taking.pop(backend_id, None)
+            case ev.BackendLeft(backend_id):
+                self._taking.pop(backend_id, None)
+                for life in self.lives.values():  # when it comes back, it is another server
+                    life.tried = [tried for tried in life.tried if tried != backend_id]
             case ev.PoliciesChanged(policy):
                 self._policy = policy
                 self._most_attempts = max(self._most_attempts, policy.retry.max_attempts)
@@ -242,7 +248,8 @@ class CheckedScheduler:
         served = {model.name: model for model in self._taking[dispatch.backend_id]}
         assert dispatch.model in served, f"{dispatch}, which does not serve that"
         life.tried.append(dispatch.backend_id)
-        assert dispatch.attempt == len(life.tried) <= self._most_attempts
+        life.attempts += 1
+        assert dispatch.attempt == life.attempts <= self._most_attempts
         there = [
             other
             for other in self.lives.values()
