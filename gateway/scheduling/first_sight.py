@@ -44,7 +44,7 @@ class FirstSight:
         margin = self._capacity.margin_of(tracked)
         own_limit_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
         start = backends[0].start_of(tracked)
-        slot_price, sequence_price = prices_among(backends, self._policy)
+        slot_price, sequence_price = prices_among(target, backends, self._policy)
         miss_cost = self._policy.miss_cost
         prefill_price = self._policy.prefill_price_per_s
         order: list[tuple[float, int]] = []
@@ -67,9 +67,9 @@ class FirstSight:
                 certain,
                 per_prefill_s,
                 ttft_steepness,
-                tpot_steepness,
-                tpot_before_s,
-                misses_per_tpot_s,
+                slow,
+                before_s,
+                misses_per_s,
             ) = backend.glance
             tpot_s += context * per_context_s
             limit_s = backend.strictest_tpot_s
@@ -80,14 +80,12 @@ class FirstSight:
             if start in backend.prefixes.held:
                 own = backend.uncached_tokens(tracked)
             ratio = (ttft_s + own * per_token_s) * per_budget
-            slow = tpot_s * per_bound
-            cost += ratio if ratio > slow else slow  # noqa: FURB136 - hot
+            tpot_ratio = tpot_s * per_bound
+            cost += ratio if ratio > tpot_ratio else tpot_ratio  # noqa: FURB136 - hot
             cost += prefill_price * own * per_prefill_s
             if ttft_steepness * (1.0 - ratio) < _NEGLIGIBLE:
                 cost += miss_cost * exceeding(ratio, ttft_steepness)
-            if tpot_steepness * (1.0 - slow) < _NEGLIGIBLE:
-                cost += miss_cost * exceeding(slow, tpot_steepness)
-            cost += miss_cost * misses_per_tpot_s * (tpot_s - tpot_before_s)
+            cost += miss_cost * (slow + misses_per_s * (tpot_s - before_s) + backend.failure_rate)
             order.append((cost, number))
         return order
 

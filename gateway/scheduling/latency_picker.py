@@ -9,6 +9,7 @@ from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.policy import PickerPolicy
+from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _OUTSTANDING_PRICE = 0.05
@@ -34,54 +35,57 @@ class LatencyPicker:
 
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
-        backends = [server.backend for server in servers]
-        prices = prices_among(backends, self._policy)
-        ttft_s, tpot_s = picking_bounds(tracked)
-        bounds = (max(0.001, ttft_s - (now - tracked.arrived_at)), tpot_s)
-        costs = [self._cost(tracked, server, bounds, prices) for server in servers]
-        tolerance = self._policy.tie_tolerance
-        return lowest(tracked, servers, costs, self._rng, tolerance=tolerance)
-
-    def _cost(
-        self,
-        tracked: TrackedRequest,
-        server: OpenServer,
-        bounds: tuple[float, float | None],
-        prices: tuple[float, float],
-    ) -> float:
-        budget_s, bound_s = bounds
-        slot_price, outstanding_price = prices
-        backend, prediction = server
         policy = self._policy
-        tpot_s = prediction.tpot_s
-        steepness = prediction.tpot_steepness
-        headroom = prediction.ttft_s / budget_s
-        misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
-        slow = 0.0
-        if bound_s is not None:
-            tpot_ratio = tpot_s / bound_s
-            slow = exceeding(tpot_ratio, steepness)
-            misses += slow
-            headroom = headroom if headroom > tpot_ratio else tpot_ratio  # noqa: FURB136 - hot
-        if backend.tpot_bounds:
-            strictest_s = backend.strictest_tpot_s
-            after = slow if strictest_s == bound_s else exceeding(tpot_s / strictest_s, steepness)
-            if after > 0.0:
-                stall_s = prediction.own_prefill_s / _REMAINING_TOKENS
-                before_s = max(0.001, tpot_s - prediction.own_step_s - stall_s)
-                before = exceeding(before_s / strictest_s, steepness)
-                misses += backend.decoding * (after - before)
-        cost = policy.miss_cost * misses + headroom
-        cost += policy.prefill_price_per_s * prediction.own_prefill_s
-        adapter = backend.adapter_of(tracked.target)
-        if adapter is None:
-            return cost + outstanding_price * (backend.sequences + backend.external_running)
-        cost += slot_price / (1.0 + backend.adapters.active.get(adapter, 0))
-        return cost + policy.load_price if prediction.cold_adapter else cost
+        backends = [backend for backend, _ in servers]
+        slot_price, sequence_price = prices_among(tracked.target, backends, policy)
+        budget_s, bound_s = picking_bounds(tracked)
+        budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
+        target = tracked.target
+        costs: list[float] = []
+        for backend, prediction in servers:
+            tpot_s, steepness = prediction.tpot_s, prediction.tpot_steepness
+            headroom = prediction.ttft_s / budget_s
+            misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
+            slow = 0.0
+            if bound_s is not None:
+                tpot_ratio = tpot_s / bound_s
+                slow = exceeding(tpot_ratio, steepness)
+                misses += slow
+                headroom = headroom if headroom > tpot_ratio else tpot_ratio  # noqa: FURB136 - hot
+            if backend.tpot_bounds and backend.decoding:
+                strictest_s = backend.strictest_tpot_s
+                if strictest_s != bound_s:
+                    slow = exceeding(tpot_s / strictest_s, steepness)
+                if slow > 0.0:
+                    misses += backend.decoding * (slow - _before(prediction, strictest_s))
+            cost = policy.miss_cost * misses + headroom
+            cost += policy.prefill_price_per_s * prediction.own_prefill_s
+            if target in backend.lora_models:
+                cost += slot_price / (1.0 + backend.adapters.active.get(target, 0))
+                if prediction.cold_adapter:
+                    cost += policy.load_price
+            else:
+                cost += sequence_price * (backend.sequences + backend.external_running)
+            costs.append(cost)
+        return lowest(tracked, servers, costs, self._rng, tolerance=policy.tie_tolerance)
 
 
-def prices_among(backends: Sequence[BackendState], policy: PickerPolicy) -> tuple[float, float]:
-    """(of an adapter slot, by the share of slots in use; of a sequence in flight) on `backends`."""
-    scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
+def _before(prediction: Prediction, bound_s: float) -> float:
+    """Chance that those who run on the server would exceed a TPOT without the request."""
+    stall_s = prediction.own_prefill_s / _REMAINING_TOKENS
+    before_s = max(0.001, prediction.tpot_s - prediction.own_step_s - stall_s)
+    return exceeding(before_s / bound_s, prediction.tpot_steepness)
+
+
+def prices_among(
+    target: str, backends: Sequence[BackendState], policy: PickerPolicy
+) -> tuple[float, float]:
+    """(of an adapter slot, of a sequence in flight) for a request to one of `backends`.
+
+    The first grows with the share of slots in use and is for adapters, the second for base models.
+    """
+    if target in backends[0].lora_models:
+        scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
+        return policy.slot_price * scarcity, 0.0
     most = max([b.sequences + b.external_running for b in backends])
-    return policy.slot_price * scarcity, _OUTSTANDING_PRICE / (1.0 + most)
+    return 0.0, _OUTSTANDING_PRICE / (1.0 + most)

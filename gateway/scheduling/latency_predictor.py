@@ -161,7 +161,7 @@ class LatencyPredictor:
         stretch = min(stretch, 1.0 + per_token_s * room / base_s)
         ttft_per_token_s = (per_token_s + base_s / room) * ttft.median_factor
         tpot_s = (base_s + decode.per_sequence_s) * stretch * tpot.median_factor
-        misses_per_s = 0.0
+        chance = misses_per_s = 0.0
         if backend.tpot_bounds:
             chance = exceeding(tpot_s / backend.strictest_tpot_s, tpot.steepness)
             misses_per_s = backend.decoding * chance * (1.0 - chance) * tpot.steepness / tpot_s
@@ -174,7 +174,7 @@ class LatencyPredictor:
             1.0 / stretch,
             per_token_s,
             ttft.steepness,
-            tpot.steepness,
+            chance,
             base_s * stretch * tpot.median_factor,
             misses_per_s,
         )
