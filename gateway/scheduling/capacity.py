@@ -52,14 +52,14 @@ class Capacity:
         if backend.ejected:
             return True
         policy = self._policy
-        if backend.sequences + backend.external_running >= policy.max_requests_per_backend:
-            return True
-        backlog = policy.engine_backlog_steps * backend.chunk_budget_tokens
-        if backend.pending_prefill_tokens >= backlog:
-            return True
         waiting = backend.load.waiting
         return (
+            backend.sequences + backend.external_running >= policy.max_requests_per_backend
+            or backend.pending_prefill_tokens
+            >= policy.engine_backlog_steps * backend.chunk_budget_tokens
+        ) or (
             waiting is not None
+            and waiting > policy.max_engine_waiting
             and waiting - (backend.load.waiting_deferred or 0) > policy.max_engine_waiting
             and now - (backend.load_taken_at or 0.0) <= _REPORT_HOLDS_S
         )
@@ -105,7 +105,7 @@ class Capacity:
                     tracked, backend, prediction, margin=self._policy.margin_critical, now=now
                 ):
                     continue
-                found.append(OpenServer(backend, prediction))
+                found.append(tuple.__new__(OpenServer, (backend, prediction)))
             elif (
                 paced
                 and tracked.late

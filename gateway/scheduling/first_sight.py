@@ -13,6 +13,7 @@ from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_picker import prices_among
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import exceeding
+from gateway.scheduling.outlook import NO_GLANCE
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -57,8 +58,9 @@ class FirstSight:
                 cost = slot_price / (1.0 + active)
             else:
                 cost = sequence_price * (backend.sequences + backend.external_running)
-            if now >= backend.fresh_until:
-                self._glance(backend, now=now)
+            glance = backend.glance
+            if now >= backend.fresh_until or glance is NO_GLANCE:
+                glance = self._glance(backend, now=now)
             (
                 ttft_s,
                 per_token_s,
@@ -70,7 +72,7 @@ class FirstSight:
                 slow,
                 before_s,
                 misses_per_s,
-            ) = backend.glance
+            ) = glance
             tpot_s += context * per_context_s
             limit_s = backend.strictest_tpot_s
             limit_s = own_limit_s if own_limit_s < limit_s else limit_s  # noqa: FURB136 - hot

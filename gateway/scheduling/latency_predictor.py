@@ -11,7 +11,7 @@ from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.model import BackendId
-from gateway.scheduling.outlook import NEVER, Glance, Outlook
+from gateway.scheduling.outlook import NEVER, NO_GLANCE, Glance, Outlook
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
 from gateway.scheduling.step_time import StepTimePrior
@@ -80,12 +80,9 @@ class LatencyPredictor:
         request = tracked.request
         own = backend.uncached_tokens(tracked) if request.prefix_blocks else tracked.prompt_tokens
         if busy:
+            reaches_at = now + _REACHES_ENGINE * overhead_s
             elapsed_s, steps, tokens = timing.queue.ahead_of(
-                own,
-                now=now + _REACHES_ENGINE * overhead_s,
-                base_s=base_s,
-                per_token_s=per_token_s,
-                room=room,
+                own, reaches_at, base_s, per_token_s, room
             )
         else:
             elapsed_s, steps, tokens = 0.0, -(-own // room), own
@@ -128,10 +125,12 @@ class LatencyPredictor:
         """What is to be expected of a server at first sight."""
         if now >= backend.fresh_until:
             self._look(backend, now)
+        if backend.glance is NO_GLANCE:
+            backend.glance = self._new_glance(backend)
         return backend.glance
 
     def _look(self, backend: BackendState, now: float) -> None:
-        """Make the server's outlook and glance anew."""
+        """Make the server's outlook anew; its glance is made when it is asked for."""
         timing = self.timing(backend.id)
         decode, prefill = timing.decode, timing.prefill
         ttft, tpot = timing.ttft_error, timing.tpot_error
@@ -140,45 +139,55 @@ class LatencyPredictor:
         room = max(1, int(backend.chunk_budget_tokens - sequences))
         per_token_s = prefill.per_token_s
         share = min(_MOST_INTERFERENCE, per_token_s * timing.prefill_rate(now))
-        stretch = 1.0 / (1.0 - share)
-        backend.outlook = Outlook(
-            bool(backend.in_flight) or sequences >= 1.0,
-            base_s,
-            room,
-            decode.per_sequence_s,
-            decode.per_context_token_s,
-            per_token_s,
-            prefill.overhead_s,
-            stretch,
-            per_token_s * room,
-            ttft.median_factor,
-            ttft.p90_factor,
-            ttft.steepness,
-            tpot.median_factor,
-            tpot.p90_factor,
-            tpot.steepness,
+        backend.outlook = tuple.__new__(  # the generated constructor would cost a third of all
+            Outlook,
+            (
+                bool(backend.in_flight) or sequences >= 1.0,
+                base_s,
+                room,
+                decode.per_sequence_s,
+                decode.per_context_token_s,
+                per_token_s,
+                prefill.overhead_s,
+                1.0 / (1.0 - share),
+                per_token_s * room,
+                ttft.median_factor,
+                ttft.p90_factor,
+                ttft.steepness,
+                tpot.median_factor,
+                tpot.p90_factor,
+                tpot.steepness,
+            ),
         )
-        stretch = min(stretch, 1.0 + per_token_s * room / base_s)
-        ttft_per_token_s = (per_token_s + base_s / room) * ttft.median_factor
-        tpot_s = (base_s + decode.per_sequence_s) * stretch * tpot.median_factor
+        backend.glance = NO_GLANCE
+        backend.fresh_until = now + _OUTLOOK_KEPT_S
+
+    def _new_glance(self, backend: BackendState) -> Glance:
+        """What the server's outlook comes to for a request of average kind."""
+        outlook = backend.outlook
+        base_s, per_token_s = outlook.base_s, outlook.per_prefill_token_s
+        stretch = min(outlook.stretch, 1.0 + outlook.most_interference_s / base_s)
+        ttft_per_token_s = (per_token_s + base_s / outlook.room) * outlook.ttft_median
+        pending_s = backend.pending_prefill_tokens * ttft_per_token_s
+        per_s = stretch * outlook.tpot_median
+        tpot_s = (base_s + outlook.per_sequence_s) * per_s
         chance = misses_per_s = 0.0
         if backend.tpot_bounds:
-            chance = exceeding(tpot_s / backend.strictest_tpot_s, tpot.steepness)
-            misses_per_s = backend.decoding * chance * (1.0 - chance) * tpot.steepness / tpot_s
-        backend.glance = Glance(
-            (prefill.overhead_s + base_s) * ttft.median_factor
-            + backend.pending_prefill_tokens * ttft_per_token_s,
+            steepness = outlook.tpot_steepness
+            chance = exceeding(tpot_s / backend.strictest_tpot_s, steepness)
+            misses_per_s = backend.decoding * chance * (1.0 - chance) * steepness / tpot_s
+        return Glance(
+            (outlook.overhead_s + base_s) * outlook.ttft_median + pending_s,
             ttft_per_token_s,
             tpot_s,
-            decode.per_context_token_s * stretch * tpot.median_factor,
+            outlook.per_context_token_s * per_s,
             1.0 / stretch,
             per_token_s,
-            ttft.steepness,
+            outlook.ttft_steepness,
             chance,
-            base_s * stretch * tpot.median_factor,
+            base_s * per_s,
             misses_per_s,
         )
-        backend.fresh_until = now + _OUTLOOK_KEPT_S
 
     def is_known(self, backend_id: BackendId) -> bool:
         """Whether enough was learned of the server to judge what it can never do."""

@@ -83,7 +83,7 @@ class PrefillQueue:
         self.step_began_at = at
 
     def ahead_of(
-        self, own_tokens: int, *, now: float, base_s: float, per_token_s: float, room: int
+        self, own_tokens: int, now: float, base_s: float, per_token_s: float, room: int
     ) -> PrefillForecast:
         """What a request of `own_tokens` would wait for if it reached a busy engine at `now`."""
         in_step = self.in_step
@@ -96,4 +96,4 @@ class PrefillQueue:
             # The step has outrun its forecast: a prefill is about to end, decoding just goes on.
             elapsed_s = step_s - 0.1 * base_s if in_step else elapsed_s % base_s
         rest = behind + self.after + own_tokens
-        return PrefillForecast(elapsed_s, 1 - (-rest // room), in_step + rest)
+        return tuple.__new__(PrefillForecast, (elapsed_s, 1 - (-rest // room), in_step + rest))
