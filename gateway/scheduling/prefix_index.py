@@ -49,8 +49,10 @@ class PrefixIndex:
         held = self.held
         for block in reversed(blocks):
             key = (adapter, block)
-            held[key] = None
-            held.move_to_end(key)
+            if key in held:
+                held.move_to_end(key)
+            else:
+                held[key] = None
         while len(held) > self.capacity_blocks:
             held.popitem(last=False)
 
