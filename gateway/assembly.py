@@ -12,6 +12,7 @@ import ssl
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -42,12 +43,16 @@ from gateway.server.options import (
 )
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory, ServingPool
+from gateway.server.status_page.feed import StatusFeed
+from gateway.server.status_page.pages import StatusPages
+from gateway.server.status_page.sampler import StatusSampler
 from gateway.settings.policies import forwarding_policy, scheduling_policies
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import PoolSettings, Settings
 from gateway.telemetry.journal import JournalWriter
 from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
+from gateway.telemetry.recent_requests import RecentRequests
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
 from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
@@ -126,8 +131,16 @@ def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
     metrics = RequestMetrics(services=[*services, DEFAULT_SERVICE])
     registry.register(metrics)
     registry.register(SchedulerCollector([pool.driver.snapshot for pool in pools]))
-    observers: list[RequestObserver] = [metrics]
-    background: list[Background] = [*monitors]
+    recent = RecentRequests(wall_clock=wall_clock)
+    sampler = StatusSampler(
+        pools=directory,
+        metrics=metrics,
+        wall_clock=wall_clock,
+        version=version("llm-instance-gateway"),
+    )
+    feed = StatusFeed(sampler=sampler, clock=monotonic_clock)
+    observers: list[RequestObserver] = [metrics, recent]
+    background: list[Background] = [*monitors, feed]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
@@ -143,7 +156,11 @@ def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
     )
     return Gateway(
         front_end=FrontEnd(proxy=proxy, pools=directory, options=front_end_options),
-        admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
+        admin=AdminPages(
+            pools=directory,
+            render_metrics=lambda: generate_latest(registry),
+            status=StatusPages(pools=directory, sampler=sampler, feed=feed, recent=recent),
+        ),
         pools=directory,
         background=background,
         listen=(

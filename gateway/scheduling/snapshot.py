@@ -1,9 +1,11 @@
 """What a look into the scheduler shows: plain data for the status page, metrics and tests."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.scheduling.backend_picker import Candidate
-from gateway.scheduling.model import BackendId, Forecast, RequestId
+from gateway.scheduling.capacity import ClosedReason
+from gateway.scheduling.model import BackendId, Forecast, LatencyObjective, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
+    `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`;
     `step_costs` is None until a first forecast was made for the server.
     """
 
@@ -45,6 +48,7 @@ class BackendSnapshot:
     usable: bool
     draining: bool
     full: bool
+    saturation: float
     requests: int
     sequences: int
     decoding: int
@@ -78,6 +82,7 @@ class ServiceSnapshot:
     """How one service fares by its objective over the fairness window; see slo_adherence.py.
 
     Attributes:
+        objective: None without one.
         target: share of its requests that must meet the objective; None without one.
         attainment: share of those ended that met it (without an objective: that were served);
             None while none has ended.
@@ -89,6 +94,7 @@ class ServiceSnapshot:
 
     service: str
     priority: int
+    objective: LatencyObjective | None
     target: float | None
     attainment: float | None
     ended: int
@@ -100,9 +106,10 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
-    """The whole scheduler at one instant."""
+    """The whole scheduler at one instant; `services` are judged over `fairness_window_s`."""
 
     pool: str
+    fairness_window_s: float
     draining: bool
     tracked_requests: int
     queued_requests: int
@@ -111,6 +118,13 @@ class SchedulerSnapshot:
     services: tuple[ServiceSnapshot, ...]
     backends: tuple[BackendSnapshot, ...]
     ignored_events: int
+
+
+class ClosedServer(NamedTuple):
+    """A server that serves the model and was not compared, and why."""
+
+    backend_id: BackendId
+    reason: ClosedReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +143,4 @@ class Explanation:
     chosen: BackendId
     forecast: Forecast
     candidates: tuple[Candidate, ...]
-    closed: tuple[BackendId, ...]
+    closed: tuple[ClosedServer, ...]

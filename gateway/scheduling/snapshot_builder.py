@@ -1,6 +1,7 @@
 """Makes a SchedulerSnapshot from the live parts. Looking changes nothing that is decided later."""
 
 from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import LLMService
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
@@ -29,6 +30,7 @@ def take_snapshot(
     queue = knowledge.queue
     return SchedulerSnapshot(
         pool=rules.policy.pool.name,
+        fairness_window_s=rules.policy.fairness.window_s,
         draining=draining,
         tracked_requests=tracked_requests,
         queued_requests=queue.requests,
@@ -45,7 +47,7 @@ def take_snapshot(
             _backend(
                 backend,
                 knowledge.predictor.known_timing(backend.id),
-                full=rules.capacity.is_full(backend, now=now),
+                capacity=rules.capacity,
                 now=now,
             )
             for backend in knowledge.ledger.backends
@@ -61,6 +63,7 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
     return ServiceSnapshot(
         service=service.name,
         priority=service.priority,
+        objective=service.objective,
         target=None if service.objective is None else service.objective.percentile,
         attainment=1.0 - missed / ended if ended else None,
         ended=ended,
@@ -72,13 +75,14 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
 
 
 def _backend(
-    backend: BackendState, timing: ServerTiming | None, *, full: bool, now: float
+    backend: BackendState, timing: ServerTiming | None, *, capacity: Capacity, now: float
 ) -> BackendSnapshot:
     return BackendSnapshot(
         backend_id=backend.id,
         usable=backend.usable,
         draining=backend.draining,
-        full=full,
+        full=capacity.is_full(backend, now=now),
+        saturation=capacity.saturation(backend),
         requests=len(backend.in_flight),
         sequences=backend.sequences,
         decoding=backend.decoding,
