@@ -10,6 +10,7 @@ _COLUMNS = (
     "policy | load | attainment | Critical | Non-Critical | goodput /s | of bound | tokens/s |"
     " shed | wasted | TTFT p50 / p90 / p99 s | TPOT p50 / p90 / p99 ms | gap | inversions"
 )
+_FORECAST_COLUMNS = "policy | load | requests there | TTFT error | TTFT p90 | TPOT error | TPOT p90"
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -21,6 +22,7 @@ def markdown(report: dict[str, Any]) -> str:
         bound = made[0]["bound_rps"]
         parts.append(f"## {workload}: {servers} x {profile}, bound {bound:.1f} requests/s\n")
         parts.append(_table(_COLUMNS, _rows(made)))
+        parts += _forecasts(made)
     if report["max_rate"]:
         parts.append("## Highest rate at an attainment\n")
         columns = "workload | policy | attainment | requests/s | of bound"
@@ -30,6 +32,36 @@ def markdown(report: dict[str, Any]) -> str:
         columns = "workload | load | policy | against | mean | low | high | blocks"
         parts.append(_table(columns, (_comparison_row(c) for c in report["comparisons"])))
     return "\n".join(parts)
+
+
+def _forecasts(runs: Sequence[RunResult]) -> list[str]:
+    """Errors and coverages of forecasts, in all and by load; nothing where none were made."""
+    rows = list(_forecast_rows(runs))
+    title = "### Forecasts: median absolute error, share of outcomes within the p90\n"
+    return [title, _table(_FORECAST_COLUMNS, rows)] if rows else []
+
+
+def _forecast_rows(runs: Sequence[RunResult]) -> Iterable[str]:
+    for (load, policy), group in groupby(sorted(runs, key=_place), key=_place):
+        made = [run["predictor"] for run in group if run["predictor"]["by_load"]]
+        if not made:
+            continue
+        yield _forecast_row(policy, load, "all", made)
+        groups = min(len(predictor["by_load"]) for predictor in made)
+        for number in range(groups):
+            parts = [predictor["by_load"][number] for predictor in made]
+            low = min(part["in_flight"][0] for part in parts)
+            high = max(part["in_flight"][1] for part in parts)
+            yield _forecast_row(policy, load, f"{low} to {high}", parts)
+
+
+def _forecast_row(policy: str, load: float, there: str, parts: Sequence[dict[str, Any]]) -> str:
+    keys = ("ttft_mdape", "ttft_p90_coverage", "tpot_mdape", "tpot_p90_coverage")
+    return " | ".join((policy, f"{load:g}", there, *(_number(_mean(parts, key)) for key in keys)))
+
+
+def _place(run: RunResult) -> tuple[float, str]:
+    return run["load"], run["policy"]
 
 
 def _pool(run: RunResult) -> tuple[str, str, int]:
@@ -42,10 +74,7 @@ def _table(columns: str, rows: Iterable[str]) -> str:
 
 
 def _rows(runs: Sequence[RunResult]) -> Iterable[str]:
-    def place(run: RunResult) -> tuple[float, str]:
-        return run["load"], run["policy"]
-
-    for (load, policy), group in groupby(sorted(runs, key=place), key=place):
+    for (load, policy), group in groupby(sorted(runs, key=_place), key=_place):
         seeds = list(group)
         offered = sum(run["offered"] for run in seeds)
         met = sum(run["met"] for run in seeds)

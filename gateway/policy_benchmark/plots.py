@@ -12,6 +12,11 @@ from gateway.policy_benchmark.run_result import RunResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_KV_USE = 2
+"""Column of a server's samples."""
+_LABELS_INSIDE = 5
+"""Labels up to which the legend stands inside the plot."""
+
 
 def write_plots(report: dict[str, Any], directory: Path) -> list[Path]:
     """All plots that the runs allow; returns the files.
@@ -24,24 +29,33 @@ def write_plots(report: dict[str, Any], directory: Path) -> list[Path]:
     runs = sorted(report["runs"], key=lambda run: str(run["workload"]))
     for workload, group in groupby(runs, key=lambda run: str(run["workload"])):
         made = list(group)
-        draw: dict[str, Callable[[Axes], None]] = {
-            "attainment": partial(_against_load, runs=made, key="attainment"),
-            "goodput": partial(_against_load, runs=made, key="goodput_rps"),
-            "ttft": partial(_ttft, runs=made),
+        draw: dict[str, tuple[str, Callable[[Axes], None]]] = {
+            "attainment": ("attainment", partial(_against_load, runs=made, key="attainment")),
+            "goodput": ("goodput", partial(_against_load, runs=made, key="goodput_rps")),
+            "ttft": ("time to first token", partial(_ttft, runs=made)),
         }
         top = max(run["load"] for run in made)
         for run in made:
             if run["load"] == top and run["seed"] == min(r["seed"] for r in made):
-                name = str(run["policy"]).replace(":", "-").replace("@", "-")
-                draw[f"{name}-adherence"] = partial(_adherence, run=run)
-                draw[f"{name}-running"] = partial(_servers, run=run, column=1)
-                draw[f"{name}-kv"] = partial(_servers, run=run, column=2)
-                draw[f"{name}-adapters"] = partial(_servers, run=run, column=3)
-        for label, paint in draw.items():
+                draw |= _over_time(run)
+        for label, (title, paint) in draw.items():
             path = directory / f"{workload}-{label}.png"
-            _draw(path, f"{workload}: {label}", paint)
+            _draw(path, f"{workload}: {title}", paint)
             written.append(path)
     return written
+
+
+def _over_time(run: RunResult) -> "dict[str, tuple[str, Callable[[Axes], None]]]":
+    """What one run did over time: by file label the title and how it is drawn."""
+    policy = str(run["policy"])
+    name = policy.replace(":", "-").replace("@", "-")
+    of_run = f"of {policy} at load {run['load']:g}"
+    return {
+        f"{name}-adherence": (f"attainment of services {of_run}", partial(_adherence, run=run)),
+        f"{name}-running": (f"servers {of_run}", partial(_servers, run=run, column=1)),
+        f"{name}-kv": (f"servers {of_run}", partial(_servers, run=run, column=2)),
+        f"{name}-adapters": (f"servers {of_run}", partial(_servers, run=run, column=3)),
+    }
 
 
 def _draw(path: Path, title: str, paint: "Callable[[Axes], None]") -> None:
@@ -54,8 +68,15 @@ def _draw(path: Path, title: str, paint: "Callable[[Axes], None]") -> None:
     axes.set_title(title)
     axes.grid(visible=True, alpha=0.3)
     paint(axes)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+    labels = axes.get_legend_handles_labels()[1]
+    if labels:
+        # Beside the plot once there are many, so that no line is hidden.
+        beside = len(labels) > _LABELS_INSIDE
+        axes.legend(
+            fontsize="small",
+            loc="center left" if beside else "best",
+            bbox_to_anchor=(1.0, 0.5) if beside else None,
+        )
     figure.savefig(path, dpi=110)
 
 
@@ -107,6 +128,8 @@ def _servers(axes: "Axes", run: RunResult, column: int) -> None:
                 [sample[0] for sample in samples],
                 [sample[column] for sample in samples],
                 label=server,
+                # What is counted does not change between two reports by halves.
+                drawstyle="default" if column == _KV_USE else "steps-post",
             )
     axes.set_xlabel("time (s)")
     axes.set_ylabel(("", "running requests", "KV use", "active adapters")[column])

@@ -4,7 +4,7 @@ from bisect import bisect
 from collections.abc import Sequence
 from typing import cast
 
-from gateway.policy_benchmark.log_histogram import LogHistogram
+from gateway.policy_benchmark.prediction_tally import PredictionTally
 from gateway.policy_benchmark.service_tally import BUCKET_S, ServiceTally
 from gateway.policy_benchmark.workload_plan import PlannedRequest, WorkloadPlan
 from gateway.scheduling.decisions import Decision, Dispatch
@@ -17,29 +17,6 @@ _SERVERS_SHOWN = 32
 
 ServerSample = tuple[float, int, float, int]
 """Instant (s), running requests, KV use, active adapters of one server, as reported."""
-
-
-class PredictionTally:
-    """How far forecasts were off: absolute percentage errors, and how often p90 held."""
-
-    def __init__(self) -> None:
-        """Start without samples."""
-        self.errors = {"ttft": LogHistogram(), "tpot": LogHistogram()}
-        self._covered = {"ttft": 0, "tpot": 0}
-
-    def add(self, kind: str, actual_s: float, mean_s: float, p90_s: float) -> None:
-        """Count one forecast of `kind` ttft (from dispatch) or tpot."""
-        self.errors[kind].add(abs(mean_s - actual_s) / max(actual_s, 1e-6))
-        self._covered[kind] += actual_s <= p90_s
-
-    def summary(self) -> dict[str, float | None]:
-        """Median absolute percentage errors and coverages; None without samples."""
-        result: dict[str, float | None] = {}
-        for kind, errors in self.errors.items():
-            result[f"{kind}_mdape"] = errors.quantile(0.5)
-            covered = self._covered[kind] / errors.count if errors.count else None
-            result[f"{kind}_p90_coverage"] = covered
-        return result
 
 
 class RunMetrics:
@@ -148,10 +125,11 @@ class RunMetrics:
             tally.tpot.add(tpot_s)
         forecast = outcome.forecast
         if self._forecasts and forecast is not None:
+            add, ahead = self.predictions.add, outcome.ahead
             actual = first - outcome.dispatched_at
-            self.predictions.add("ttft", actual, forecast.ttft_s, forecast.ttft_p90_s)
+            add("ttft", actual, forecast.ttft_s, forecast.ttft_p90_s, ahead=ahead)
             if tpot_s is not None:
-                self.predictions.add("tpot", tpot_s, forecast.tpot_s, forecast.tpot_p90_s)
+                add("tpot", tpot_s, forecast.tpot_s, forecast.tpot_p90_s, ahead=ahead)
 
     def _sample_server(self, event: BackendLoadReported, now: float) -> None:
         samples = self.server_samples.get(event.backend_id)

@@ -62,6 +62,7 @@ class RequestOutcome:
         dispatched_at: when that was.
         first_token_at: first token of the answer.
         forecast: what the policy predicted at that dispatch.
+        ahead: requests in flight on that server then.
         reason: of a refusal.
     """
 
@@ -72,6 +73,7 @@ class RequestOutcome:
     dispatched_at: float | None = None
     first_token_at: float | None = None
     forecast: Forecast | None = None
+    ahead: int = 0
     reason: RefusalReason | None = None
 
 

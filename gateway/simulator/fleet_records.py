@@ -56,15 +56,28 @@ class Server:
 
 
 class Flight:
-    """A request between its arrival and its end; `server` is where it is dispatched to."""
+    """A request between its arrival and its end.
 
-    __slots__ = ("dispatched_at", "first_token_at", "forecast", "gateway", "planned", "server")
+    Attributes:
+        server: where it is dispatched to; `ahead` requests were in flight there then.
+    """
+
+    __slots__ = (
+        "ahead",
+        "dispatched_at",
+        "first_token_at",
+        "forecast",
+        "gateway",
+        "planned",
+        "server",
+    )
 
     def __init__(self, planned: FleetRequest, gateway: Gateway) -> None:
         """A request that has just arrived at `gateway`."""
         self.planned = planned
         self.gateway = gateway
         self.server: Server | None = None
+        self.ahead = 0
         self.dispatched_at: float | None = None
         self.first_token_at: float | None = None
         self.forecast: Forecast | None = None

@@ -151,6 +151,7 @@ class VirtualFleet:
         flight.server = server
         flight.dispatched_at = self._timeline.now
         flight.forecast = decision.forecast
+        flight.ahead = len(server.flights)
         server.flights[decision.request_id] = flight
         submit = partial(self._submit, flight, server, decision.model)
         self._timeline.after(self._options.gateway_delay_s, submit)
@@ -181,6 +182,7 @@ class VirtualFleet:
                 dispatched_at=flight.dispatched_at,
                 first_token_at=flight.first_token_at,
                 forecast=flight.forecast,
+                ahead=flight.ahead,
                 reason=reason,
             )
         )

@@ -38,8 +38,8 @@ class RecentRequests:
     def newest(self, *, limit: int, words: str = "") -> list[EndedRequest]:
         """The newest `limit` of those that hold every one of `words`, newest first.
 
-        A word is looked for, whatever its case, in ids, service, models, server, path, outcome,
-        status and reason.
+        A word is looked for, whatever its case, in ids, service, models, server, outcome, status
+        and reason.
         """
         wanted = words.casefold().split()
         found: list[EndedRequest] = []
@@ -66,7 +66,6 @@ def _holds(record: RequestRecord, words: list[str]) -> bool:
         record.model,
         record.target_model,
         record.backend_id,
-        record.path,
         record.outcome,
         record.reason,
         str(record.status),

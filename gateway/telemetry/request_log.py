@@ -65,4 +65,3 @@ class RequestLog:
             self._out.flush()
         except (OSError, ValueError):  # ValueError: the output was closed
             self.lost_lines += len(lines)
-

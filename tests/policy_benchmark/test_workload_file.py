@@ -13,6 +13,8 @@ BUILT_IN = {
     "multi-lora-off",
     "multi-lora-regression",
     "mixed-gpus",
+    "lora-prefix",
+    "ramp",
     "shared-prefix",
     "batch-interactive",
     "bursty",

@@ -12,6 +12,7 @@ from gateway.server.admin import AdminPages
 from gateway.server.app import Gateway, ListenOptions
 from gateway.server.backend_monitor import BackendMonitor
 from tests.server.gateway_rig import CHAT, Rig, chat
+from tests.server.live_page_rig import live_page
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import DONE, STREAM_HEAD, Peer, chunked, event, eventually, ok
 from tests.server.test_backend_monitor import FAST, Engine
@@ -28,7 +29,11 @@ class Running:
         )
         self.gateway = Gateway(
             front_end=rig.front_end,
-            admin=AdminPages(pools=rig.pools, render_metrics=lambda: b""),
+            admin=AdminPages(
+                pools=rig.pools,
+                render_metrics=lambda: b"",
+                status=live_page(rig).pages,
+            ),
             pools=rig.pools,
             background=[monitor],
             listen=listen,
@@ -42,7 +47,7 @@ class Running:
         self.ports = (clients, admins)
 
     def start(self, drain_s: float) -> None:
-        run = self.gateway.run(stop=self.stop, drain_s=drain_s, started=self.started)
+        run = self.gateway.run(stop=self.stop, drain_s=lambda: drain_s, started=self.started)
         self.task = asyncio.create_task(run)
 
 

@@ -5,7 +5,6 @@ second, and only while somebody watches.
 """
 
 import asyncio
-from collections.abc import Callable
 
 from gateway.runtime.clock import Clock
 from gateway.server.client_channel import ClientChannel
@@ -99,8 +98,7 @@ class StatusFeed:
 
     def _send_all(self, now: float) -> None:
         state = b"event: state\ndata: %b\n\n" % self._sampler.state()
-        newest: Callable[[int], bytes] = self._sampler.history.since
-        made = self._sampler.history.made
+        history = self._sampler.history
         for viewer in self._viewers:
             channel = viewer.channel
             if channel.congested:
@@ -109,7 +107,7 @@ class StatusFeed:
                 continue
             viewer.read_at = now
             points = b""
-            if viewer.next_point < made:
-                points = b"event: points\ndata: %b\n\n" % newest(viewer.next_point)
-                viewer.next_point = made
+            if viewer.next_point < history.made:
+                points = b"event: points\ndata: %b\n\n" % history.since(viewer.next_point)
+                viewer.next_point = history.made
             channel.write(state + points, last=False)

@@ -13,7 +13,8 @@ from gateway.server.status_page.feed import MAX_VIEWERS, StatusFeed
 from gateway.server.status_page.sampler import StatusSampler
 from gateway.telemetry.json_text import encode_json
 from gateway.telemetry.recent_requests import EndedRequest, RecentRequests
-from gateway.wire.error_response import ProtocolError, protocol_answer
+from gateway.wire.error_response import ProtocolError, bad_request_answer, protocol_answer
+from gateway.wire.openai_request import BadRequest
 
 _NOT_STORED = JSON_HEADER + b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
 _REQUESTS = "/live/requests"
@@ -51,7 +52,7 @@ class StatusPages:
         elif path == "/live/events":
             await self._events(request, channel)
         elif path == _REQUESTS:
-            channel.send(200, _NOT_STORED, self._rows(query))
+            self._rows(channel, query)
         elif path.startswith(_REQUESTS + "/"):
             self._request(channel, unquote(path.removeprefix(_REQUESTS + "/")))
         else:
@@ -65,13 +66,19 @@ class StatusPages:
             told = {"error": {"message": f"{MAX_VIEWERS} pages are watching already."}}
             channel.send(503, _NOT_STORED + b"retry-after: 10\r\n", encode_json(told))
 
-    def _rows(self, query: str) -> bytes:
-        fields = parse_qs(query, max_num_fields=8)
+    def _rows(self, channel: ClientChannel, query: str) -> None:
+        try:
+            fields = parse_qs(query, max_num_fields=8)
+        except ValueError:
+            fault = BadRequest("Expected `search` and `limit`, and no more than 8 fields.")
+            channel.send_answer(bad_request_answer(fault))
+            return
         words = fields.get("search", [""])[0][:_LONGEST_SEARCH]
         limit = fields.get("limit", ["50"])[0]
         rows = min(_MOST_ROWS, int(limit)) if limit.isdecimal() and len(limit) < 9 else 50
         found = self._recent.newest(limit=rows, words=words)
-        return encode_json({"kept": len(self._recent), "requests": [_row(e) for e in found]})
+        told = {"kept": len(self._recent), "requests": [_row(ended) for ended in found]}
+        channel.send(200, _NOT_STORED, encode_json(told))
 
     def _request(self, channel: ClientChannel, request_id: str) -> None:
         ended = self._recent.find(request_id)
