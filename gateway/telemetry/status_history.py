@@ -130,7 +130,7 @@ class StatusHistory:
         if number is None:
             number = self._numbers[key] = len(self.names)
             self.names.append(key)
-            self._past.append(deque([_Counted()], maxlen=_WINDOW_POINTS + 1))
+            self._past.append(deque([_Counted()], maxlen=_WINDOW_POINTS))
         return number
 
     def _new_refusals(self, series: Mapping[ServiceLabels, ServiceSeries]) -> dict[str, int]:

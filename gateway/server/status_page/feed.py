@@ -56,7 +56,7 @@ class StatusFeed:
             while True:
                 now = self._clock()
                 if now >= history_due:
-                    self._sampler.make_point()
+                    self.sample()
                     history_due = now + HISTORY_INTERVAL_S
                 if self._viewers:
                     self._send_all(now)
@@ -66,6 +66,10 @@ class StatusFeed:
             self._stopped = True
             for viewer in self._viewers:
                 viewer.over.set()
+
+    def sample(self) -> None:
+        """Add a point to the history."""
+        self._sampler.make_point()
 
     async def watch(self, channel: ClientChannel) -> bool:
         """Send events on `channel` until the client leaves or the gateway stops.
