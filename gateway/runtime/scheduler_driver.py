@@ -189,6 +189,7 @@ class SchedulerDriver:
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
         self._when_empty: dict[BackendId, Callable[[], None]] = {}
         self._last_chunk_at: dict[BackendId, float] = {}
+        self._new_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -260,7 +261,11 @@ class SchedulerDriver:
         if lease.request.id in self._leases:
             raise ValueError(f"request id {lease.request.id!r} is in use")
         self._leases[lease.request.id] = lease
-        self.deliver(RequestArrived(lease.request, tuple(self._last_chunk_at.items())))
+        new_chunks = tuple(self._new_chunk_at.items())
+        if new_chunks:
+            self._last_chunk_at.update(new_chunks)
+            self._new_chunk_at.clear()
+        self.deliver(RequestArrived(lease.request, new_chunks))
 
     def close(self, lease: Lease) -> None:
         """Forget a lease that is over."""
@@ -273,7 +278,7 @@ class SchedulerDriver:
 
     def chunk_seen(self, backend_id: BackendId, at: float) -> None:
         """Note the phase of a server's steps; called per network chunk, so it only stores."""
-        self._last_chunk_at[backend_id] = at
+        self._new_chunk_at[backend_id] = at
 
     def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
         """Leave the lease out from now on."""
@@ -282,6 +287,7 @@ class SchedulerDriver:
         if not streams:
             del self._streams[backend_id]
             self._last_chunk_at.pop(backend_id, None)
+            self._new_chunk_at.pop(backend_id, None)
             if backend_id in self._when_empty:
                 # Not now: the scheduler is yet to be told of the end.
                 asyncio.get_running_loop().call_soon(self._when_empty.pop(backend_id))
@@ -321,6 +327,8 @@ class SchedulerDriver:
                 if lease.stream_events
             )
             if progress:
-                last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
+                last_chunk_at = self._new_chunk_at.get(backend_id)
+                if last_chunk_at is None:
+                    last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
                 self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
         self._arm_progress()

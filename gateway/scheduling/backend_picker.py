@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, Protocol
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import PickerPolicy

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from gateway.scheduling.backend_ledger import BackendState, Hold
+from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy

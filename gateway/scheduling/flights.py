@@ -1,7 +1,8 @@
 """A request on a server, from its reservation to its release: counted, charged, learned from."""
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
@@ -41,6 +42,11 @@ class Flights:
             backend = find(backend_id)
             if backend is not None:
                 chunk_seen(backend, at)
+
+    def forget_removed(self, *, now: float) -> None:
+        """Drop what is known of servers that are gone for good and long enough."""
+        for backend_id in self._ledger.forget_removed(now=now):
+            self._predictor.forget(backend_id)
 
     def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
         """Reserve the server, and charge the service with the chance of a miss."""
@@ -85,6 +91,11 @@ class Flights:
             backend, streams=streams, tokens=grown, last_chunk_at=event.last_chunk_at
         )
         return unknown
+
+    def reported(self, backend: BackendState, event: ev.BackendLoadReported, *, now: float) -> None:
+        """Take in one scrape; what is not streamed progresses with it, as forecast."""
+        self._ledger.report(backend, event.load, taken_at=event.taken_at)
+        self._ledger.progress_unseen(backend, now=now)
 
     def tokens_of_events(self, service: ServiceName, events: int) -> int:
         """Output tokens that so many stream events of a service stand for."""

@@ -1,5 +1,7 @@
 """What a scheduler is made of: the parts that remember, and the parts that a policy decides."""
 
+from collections.abc import Callable
+
 from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_picker import BackendPicker
@@ -39,6 +41,14 @@ class Knowledge:
         self.drain_rate = drain_rate
         self.adherence = adherence
 
+    def reconfigure(self, policy: SchedulingPolicy, *, now: float) -> None:
+        """Go by another policy from now on, with all that was learned."""
+        self.adherence.reconfigure(policy.fairness, now=now)
+        self.ledger.reconfigure(
+            default_max_loras=policy.capacity.default_max_loras,
+            chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
+        )
+
 
 class Rules:
     """The parts that a policy decides, made anew when it changes."""
@@ -65,3 +75,7 @@ class Rules:
         self.picker = picker
         self.retries = retries
         self.shortlist = shortlist
+
+
+MakeRules = Callable[[SchedulingPolicy, Rules | None], Rules]
+"""Makes rules from a policy; what they have counted is taken over from those before."""

@@ -1,6 +1,6 @@
 """Makes a SchedulerSnapshot from the live parts. Looking changes nothing that is decided later."""
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import LLMService

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
 from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane, lane_of
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.scheduler_parts import Rules

@@ -89,7 +89,7 @@ class BackendMonitor:
         watch = self._watches.pop(backend_id)
         for task in watch.tasks:
             task.cancel()
-        self._leave(watch)
+        self._leave(watch, for_good=True)
 
     def is_healthy(self, backend_id: BackendId) -> bool:
         """Whether a server is up and lists models, draining or not."""
@@ -145,17 +145,19 @@ class BackendMonitor:
 
     def _join(self, watch: "_Watch") -> None:
         if watch.models is not None and not watch.draining:
-            watch.joined = True
+            watch.joined = watch.was_joined = True
             watch.say_in(len(watch.models))
             self._backends.set_models(watch.backend_id, watch.models)
             self._deliver(BackendJoined(watch.backend_id, watch.models))
 
-    def _leave(self, watch: "_Watch") -> None:
+    def _leave(self, watch: "_Watch", *, for_good: bool = False) -> None:
         watch.models = None
         if watch.joined:
             watch.joined = False
             self._backends.set_unusable(watch.backend_id)
-            self._deliver(BackendLeft(watch.backend_id))
+        elif not (for_good and watch.was_joined):
+            return
+        self._deliver(BackendLeft(watch.backend_id, for_good))
 
     async def _watch_metrics(self, watch: "_Watch") -> None:
         never = asyncio.Event()
@@ -197,13 +199,13 @@ class _Watch:
     """What is known of one server; `models` is None while it is out.
 
     `joined` says whether the scheduler has it: from its joining until it leaves, so also while it
-    drains.
+    drains; `was_joined` whether it ever had.
     """
 
     def __init__(self, backend_id: BackendId, *, draining: bool = False) -> None:
         self.backend_id = backend_id
         self.draining = draining
-        self.joined = False
+        self.joined = self.was_joined = False
         self.tasks: tuple[asyncio.Task[None], ...] = ()
         self.failures = 0
         self.models: tuple[ServedModel, ...] | None = None

@@ -20,6 +20,7 @@ from gateway.scheduling.model import (
     is_critical,
 )
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.snapshot import SchedulerSnapshot
 from tests.builders import make_service, serving
 from tests.scheduling.invariants import (
     assert_caches_hold,
@@ -65,8 +66,8 @@ class CheckedScheduler:
     def drain(self, backend_id: str) -> list[Decision]:
         return self.feed(ev.BackendDraining(BackendId(backend_id)))
 
-    def leave(self, backend_id: str) -> list[Decision]:
-        return self.feed(ev.BackendLeft(BackendId(backend_id)))
+    def leave(self, backend_id: str, *, for_good: bool = False) -> list[Decision]:
+        return self.feed(ev.BackendLeft(BackendId(backend_id), for_good))
 
     def report(
         self, backend_id: str, load: BackendLoad, *, taken_at: float | None = None
@@ -109,6 +110,10 @@ class CheckedScheduler:
         return self.feed(ev.DeadlinePassed())
 
     # -- what a test asks -------------------------------------------------------------------
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now."""
+        return self.scheduler.snapshot(now=self.now)
 
     def backend_of(self, request_id: str) -> str | None:
         """The server a request is on, or None."""

@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.scheduling.backend_ledger import BackendState, Hold
+from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.capacity import Capacity, ClosedReason
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import BackendLoad, RequestId
