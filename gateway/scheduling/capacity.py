@@ -140,8 +140,9 @@ class Capacity:
         looked at, over what the strictest objective of those in flight allows.
         """
         policy = self._policy
-        used = (backend.sequences + backend.external_running) / policy.max_requests_per_backend
-        backlog = policy.engine_backlog_steps * backend.chunk_budget_tokens
+        places = max(1, policy.max_requests_per_backend)
+        backlog = max(1.0, policy.engine_backlog_steps * backend.chunk_budget_tokens)
+        used = (backend.sequences + backend.external_running) / places
         used = max(used, backend.pending_prefill_tokens / backlog)
         if backend.kv_capacity_tokens:
             used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)

@@ -113,7 +113,8 @@ export class Charts {
       height: HEIGHT,
       legend: { show: false },
       cursor: { sync: { key: "minutes" }, points: { size: 6 }, drag: { x: false, y: false } },
-      scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
+      padding: [8, 16, 0, 0],
+      scales: { x: { time: true, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
         { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map((tick) => clockTime(tick).slice(0, ticks.length > 1 && ticks[1] - ticks[0] < 60 ? 8 : 5)) },
         { ...axis, size: 58, space: 32, ...(chart.steps && { incrs: chart.steps }), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : chart.unit(tick))) },
