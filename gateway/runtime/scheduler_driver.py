@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.runtime.clock import Clock
+from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Dispatch, RefusalReason
 from gateway.scheduling.events import (
     DeadlinePassed,
@@ -48,6 +49,14 @@ class SchedulerObserver(Protocol):
 
     def observed(self, event: SchedulerEvent, decisions: Sequence[Decision], *, now: float) -> None:
         """Take note of one event and what followed from it. Must not raise."""
+        ...
+
+
+class HealthObserver(Protocol):
+    """Hears of servers that were ejected or taken back; the log is such."""
+
+    def __call__(self, change: HealthChange) -> None:
+        """Take note of one change. Must not raise."""
         ...
 
 
@@ -180,11 +189,13 @@ class SchedulerDriver:
         scheduler: Scheduler,
         clock: Clock,
         observers: Sequence[SchedulerObserver] = (),
+        health_observers: Sequence[HealthObserver] = (),
     ) -> None:
         """Drive `scheduler`; the timers start with the first event."""
         self._scheduler = scheduler
         self._clock = clock
         self._observers = tuple(observers)
+        self._health_observers = tuple(health_observers)
         self._leases: dict[RequestId, Lease] = {}
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
         self._when_empty: dict[BackendId, Callable[[], None]] = {}
@@ -215,6 +226,9 @@ class SchedulerDriver:
         self._arm_deadline(now)
         for observer in self._observers:
             observer.observed(event, decisions, now=now)
+        for change in self._scheduler.take_health_changes():
+            for tell in self._health_observers:
+                tell(change)
 
     def snapshot(self) -> SchedulerSnapshot:
         """The scheduler's state now."""

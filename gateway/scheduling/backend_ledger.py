@@ -25,6 +25,7 @@ class BackendLedger:
 
     Attributes:
         is_empty: whether no server is usable (draining ones do not count).
+        probes_due: whether a server is to be tried with the next request that fits.
     """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
@@ -37,6 +38,7 @@ class BackendLedger:
         self._known_models: dict[str, None] = {}
         self._holders = AdapterHolders()
         self.is_empty = True
+        self.probes_due = False
 
     def reconfigure(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
         """Change what is taken for granted of servers that have not shown it themselves."""
@@ -91,6 +93,7 @@ class BackendLedger:
             backend.kv_capacity_tokens = None
             backend.external_running = 0.0
             backend.fresh_until = NEVER
+            backend.lives += 1
         backend.usable = True
         backend.draining = False
         backend.models = {model.name: model for model in models}

@@ -32,7 +32,9 @@ class BackendState:
     """One server. Counters are in sequences and tokens and never go below zero.
 
     Attributes:
-        usable: joined and not left; `draining` takes nothing new.
+        usable: joined and not left; `draining` takes nothing new. `lives` counts its joinings.
+        ejected: left out for now because requests fail there; `probe_due` asks for one to try it.
+        failure_rate: chance that a request fails there, as seen of late; 0.0 while none fails.
         models: what it serves, by name; `lora_models` are the adapters among them.
         in_flight: requests dispatched there whose upstream is not known to be closed.
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
@@ -60,8 +62,10 @@ class BackendState:
         "decoding",
         "dispatches",
         "draining",
+        "ejected",
         "external_context_tokens",
         "external_running",
+        "failure_rate",
         "fresh_until",
         "glance",
         "hold",
@@ -70,6 +74,7 @@ class BackendState:
         "kv_capacity_tokens",
         "kv_reserved_tokens",
         "last_chunk_at",
+        "lives",
         "load",
         "load_taken_at",
         "longest_prefill_tokens",
@@ -78,6 +83,7 @@ class BackendState:
         "outlook",
         "pending_prefill_tokens",
         "prefixes",
+        "probe_due",
         "sequences",
         "strictest_tpot_s",
         "tpot_bounds",
@@ -90,6 +96,10 @@ class BackendState:
         self.id = backend_id
         self.usable = False
         self.draining = False
+        self.lives = 0
+        self.ejected = False
+        self.probe_due = False
+        self.failure_rate = 0.0
         self.models: dict[str, ServedModel] = {}
         self.lora_models: dict[str, None] = {}
         self.in_flight: dict[RequestId, TrackedRequest] = {}
@@ -128,6 +138,10 @@ class BackendState:
     def takes(self, model: str) -> bool:
         """Whether it may be given new requests for this model."""
         return self.usable and not self.draining and model in self.models
+
+    def failed(self, tracked: TrackedRequest) -> bool:
+        """Whether the request was tried here already, since the server joined."""
+        return bool(tracked.tried) and (self.id, self.lives) in tracked.tried
 
     def uncached_tokens(self, tracked: TrackedRequest) -> int:
         """Tokens of the prompt that need a prefill here, >= 1."""

@@ -29,6 +29,8 @@ class ClosedReason(StrEnum):
 
     TRIED = "tried"
     """An earlier attempt of the request failed there."""
+    EJECTED = "ejected"
+    """Requests have failed there; it gets none for a while."""
     FULL = "full"
     """At its limit of requests, of prefill ahead, or with a queue of its own."""
     ADAPTER_SLOT = "adapter_slot"
@@ -53,12 +55,14 @@ class Capacity:
         self._predictor = predictor
 
     def is_full(self, backend: BackendState, *, now: float) -> bool:
-        """Whether the server is closed to every request: at its limit, or its own queue grows.
+        """Whether the server is closed to every request: ejected, full, or its own queue grows.
 
         We queue here, not in the engine, where a request can be neither reordered nor moved; the
         engine only needs enough prefill ahead never to run dry. A report that is old closes
         nothing.
         """
+        if backend.ejected:
+            return True
         policy = self._policy
         if backend.sequences + backend.external_running >= policy.max_requests_per_backend:
             return True
@@ -123,6 +127,8 @@ class Capacity:
         self, tracked: TrackedRequest, backend: BackendState, *, now: float
     ) -> ClosedReason:
         """Tell why a server was not open to a request, cheaply: without a forecast."""
+        if backend.ejected:
+            return ClosedReason.EJECTED
         if self.is_full(backend, now=now):
             return ClosedReason.FULL
         if self._fits(backend, tracked):

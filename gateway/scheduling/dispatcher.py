@@ -83,7 +83,7 @@ class Dispatcher:
         why_closed, tried = self._rules.capacity.why_closed, tracked.tried
         return {
             backend.id: ClosedReason.TRIED
-            if backend.id in tried
+            if (backend.id, backend.lives) in tried
             else why_closed(tracked, backend, now=now)
             for backend in serving
             if backend not in compared

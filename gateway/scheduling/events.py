@@ -28,6 +28,12 @@ class FailureKind(StrEnum):
     STALLED = "stalled"
     STREAM_ERROR = "stream_error"
     PROTOCOL = "protocol"
+    UNRESPONSIVE = "unresponsive"
+    """The server was found to hang while the request waited for its first byte."""
+
+
+LOST = frozenset({FailureKind.CONNECT, FailureKind.RESET, FailureKind.UNRESPONSIVE})
+"""Failures of a server that is gone: no answer of a live one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ _REMAINING_TOKENS = 100.0
 class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
-    The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
-    what is in flight there.
+    The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
+    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
+    little for what is in flight there.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -57,7 +57,7 @@ class LatencyPicker:
         tpot_s = prediction.tpot_s
         steepness = prediction.tpot_steepness
         headroom = prediction.ttft_s / budget_s
-        misses = exceeding(headroom, prediction.ttft_steepness)
+        misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
         slow = 0.0
         if bound_s is not None:
             tpot_ratio = tpot_s / bound_s

@@ -18,11 +18,12 @@ Contract
    enter: the driver reports progress per server, at most 4 times a second.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
@@ -42,6 +43,8 @@ class Scheduler:
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
         self._adherence = knowledge.adherence
+        self._breakers = knowledge.breakers
+        self._breakers.reconfigure(rules.policy.breaker)
         self._rules = rules
         self._make_rules = make_rules
         self._stages = stages = Stages(knowledge=knowledge, rules=rules)
@@ -58,6 +61,9 @@ class Scheduler:
     def handle(self, event: ev.SchedulerEvent, *, now: float) -> list[Decision]:  # noqa: C901, PLR0912 - an arm per event
         """Take in one fact; return the orders that follow from it, in order."""
         self._decisions = []
+        if now >= self._breakers.next_at:
+            self._breakers.advance(now)
+            self._fill_reopened(now)
         match event:
             case ev.RequestArrived():
                 self._on_arrived(event, now)
@@ -76,11 +82,11 @@ class Scheduler:
             case ev.DeadlinePassed():
                 self._on_deadline(now)
             case ev.BackendJoined():
-                self._flights.forget_removed(now=now)
-                self._fill([self._ledger.join(event.backend_id, event.models)], now)
+                self._on_joined(event, now)
             case ev.BackendDraining():
                 if self._known(event.backend_id) is not None:
                     self._ledger.drain(event.backend_id)
+                    self._breakers.closed()
             case ev.BackendLeft():
                 self._on_left(event, now)
             case ev.PoliciesChanged():
@@ -89,11 +95,17 @@ class Scheduler:
                 self._draining = True
             case _:
                 assert_never(event)
+        self._fill_reopened(now)
         return self._decisions
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
-        return self._admission.next_deadline()
+        due_at = self._admission.next_deadline()
+        return None if due_at is None else min(due_at, self._breakers.opens_at)
+
+    def take_health_changes(self) -> Sequence[HealthChange]:
+        """Servers that were ejected or taken back since the last call, for the log."""
+        return self._breakers.take_changes()
 
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
@@ -192,7 +204,7 @@ class Scheduler:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
-        backend = self._flights.end(tracked, now=now)
+        backend = self._flights.failed(tracked, event.kind, now=now)
         self._rules.order.refunded(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
@@ -250,9 +262,16 @@ class Scheduler:
             self._flights.reported(backend, event, now=now)
             self._fill([backend], now)
 
+    def _on_joined(self, event: ev.BackendJoined, now: float) -> None:
+        self._flights.forget_removed(now=now)
+        backend = self._ledger.join(event.backend_id, event.models)
+        self._breakers.joined(backend, now=now)
+        self._fill([backend], now)
+
     def _on_left(self, event: ev.BackendLeft, now: float) -> None:
         if self._known(event.backend_id) is not None:
             self._ledger.leave(event.backend_id, for_good=event.for_good, now=now)
+            self._breakers.closed()
             self._flights.forget_removed(now=now)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
@@ -264,6 +283,12 @@ class Scheduler:
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         if self._queue.requests:
             self._decisions += self._dispatcher.fill(changed, now=now)
+
+    def _fill_reopened(self, now: float) -> None:
+        """Servers that are no longer ejected may be open to requests that wait."""
+        if self._breakers.reopened:
+            self._breakers.reopened = False
+            self._fill(self._ledger.backends, now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]

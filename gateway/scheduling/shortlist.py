@@ -73,7 +73,7 @@ class Shortlist:
         sample = {backend.id: backend for backend in self._window(backends)}
         if tracked.target in backends[0].lora_models:
             for backend in self._window(self._ledger.holding(tracked.target)):
-                if backend.id not in tracked.tried:
+                if not backend.failed(tracked):
                     sample[backend.id] = backend
         return tuple(sample.values())
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.breaker import Circuit
 from gateway.scheduling.capacity import ClosedReason
 from gateway.scheduling.model import BackendId, Forecast, LatencyObjective, RequestId
 
@@ -40,8 +41,10 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
-    `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`;
-    `step_costs` is None until a first forecast was made for the server.
+    `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`.
+    `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
+    `failures` counts failed attempts by kind. `step_costs` is None until a first forecast was made
+    for the server.
     """
 
     backend_id: BackendId
@@ -49,6 +52,11 @@ class BackendSnapshot:
     draining: bool
     full: bool
     saturation: float
+    circuit: Circuit
+    ejected: bool
+    ejections: int
+    failure_rate: float
+    failures: dict[str, int]
     requests: int
     sequences: int
     decoding: int
@@ -106,11 +114,16 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
-    """The whole scheduler at one instant; `services` are judged over `fairness_window_s`."""
+    """The whole scheduler at one instant.
+
+    `services` are judged over `fairness_window_s`; in `panic` ejected servers are used all the
+    same.
+    """
 
     pool: str
     fairness_window_s: float
     draining: bool
+    panic: bool
     tracked_requests: int
     queued_requests: int
     queued_bytes: int

@@ -1,6 +1,7 @@
 """Makes a SchedulerSnapshot from the live parts. Looking changes nothing that is decided later."""
 
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.breakers import BreakerState
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import LLMService
@@ -32,6 +33,7 @@ def take_snapshot(
         pool=rules.policy.pool.name,
         fairness_window_s=rules.policy.fairness.window_s,
         draining=draining,
+        panic=knowledge.breakers.panic,
         tracked_requests=tracked_requests,
         queued_requests=queue.requests,
         queued_bytes=queue.bytes,
@@ -47,6 +49,7 @@ def take_snapshot(
             _backend(
                 backend,
                 knowledge.predictor.known_timing(backend.id),
+                knowledge.breakers.state_of(backend),
                 capacity=rules.capacity,
                 now=now,
             )
@@ -75,7 +78,12 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
 
 
 def _backend(
-    backend: BackendState, timing: ServerTiming | None, *, capacity: Capacity, now: float
+    backend: BackendState,
+    timing: ServerTiming | None,
+    health: BreakerState,
+    *,
+    capacity: Capacity,
+    now: float,
 ) -> BackendSnapshot:
     return BackendSnapshot(
         backend_id=backend.id,
@@ -83,6 +91,11 @@ def _backend(
         draining=backend.draining,
         full=capacity.is_full(backend, now=now),
         saturation=capacity.saturation(backend),
+        circuit=health.circuit,
+        ejected=backend.ejected,
+        ejections=health.ejections,
+        failure_rate=backend.failure_rate,
+        failures=health.failures,
         requests=len(backend.in_flight),
         sequences=backend.sequences,
         decoding=backend.decoding,

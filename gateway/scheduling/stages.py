@@ -26,6 +26,7 @@ class Stages:
         self.flights = Flights(
             ledger=knowledge.ledger,
             predictor=knowledge.predictor,
+            breakers=knowledge.breakers,
             estimates=knowledge.estimates,
             adherence=knowledge.adherence,
         )

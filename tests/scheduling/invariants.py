@@ -67,7 +67,7 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
         (head.request.id, backend.id)
         for head in heads
         for backend in scheduler._ledger.serving(head.target)
-        if backend.id not in head.tried
+        if not backend.failed(head)
         and not _is_kept(backend, head, heads)
         and _is_open(scheduler, backend, head, now=now)
     }
@@ -144,7 +144,7 @@ def _was_open(
 ) -> bool:
     """Whether the head could have had the server of these dispatches instead of them."""
     original = _server_of(scheduler, undone[0])
-    if original.id in head.tried or original not in scheduler._ledger.serving(head.target):
+    if original.failed(head) or original not in scheduler._ledger.serving(head.target):
         return False
     if any(d.model in (original.load.active_adapters or ()) for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
@@ -154,7 +154,7 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, int, tuple[BackendId, ...]]
+_Flow = tuple[int, bool, str, str, int, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
@@ -267,6 +267,8 @@ def _assert_queue_counts_match(scheduler: Scheduler) -> None:
         Counter((t.service.priority, t.service.name) for t in waiting)
     )
     due = [t.expires_at for t in waiting] + [t.late_at for t in waiting if not t.late]
+    if due:
+        due.append(scheduler._breakers.opens_at)
     assert scheduler.next_deadline() == min(due, default=None)
 
 

@@ -133,6 +133,12 @@ def test_a_full_server_is_closed_for_being_full() -> None:
     assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.FULL
 
 
+def test_an_ejected_server_is_closed_for_that() -> None:
+    backend = running(make_backend(), *some(4))
+    backend.ejected = True
+    assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.EJECTED
+
+
 def test_a_server_without_a_slot_is_closed_for_its_slots() -> None:
     backend = make_backend(adapters=("x", "y"), max_loras=1)
     running(backend, make_tracked("r1", target="x"))

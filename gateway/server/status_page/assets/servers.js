@@ -106,6 +106,8 @@ function facts(server, pool) {
     ["Pool", pool],
     ["Address", server.backend_id],
     ["Health", serverHealth(server).word],
+    ["Circuit breaker", `${server.circuit.replace("_", " ")}, opened ${count(server.ejections)} times`],
+    ["Failed attempts", names(Object.entries(server.failures).map(([kind, failed]) => `${kind.replaceAll("_", " ")} ${failed}`))],
     ["Our requests there", count(server.requests)],
     ["Sequences decoding", count(server.decoding)],
     ["Sequences of others (estimate)", count(server.external_running)],

@@ -7,7 +7,7 @@ import { COLUMNS, latest } from "./live.js";
 
 const TILES = [
   ["Servers in use", ({ servers }) => {
-    const usable = servers.filter((server) => server.usable && !server.draining).length;
+    const usable = servers.filter((server) => server.usable && !server.draining && !server.ejected).length;
     return { text: `${usable} / ${servers.length}`, tone: usable === servers.length ? "" : usable ? "warn" : "bad", note: "usable of all" };
   }],
   ["Objectives met", ({ services }) => {

@@ -14,6 +14,7 @@ export function findings(state, points) {
   const servers = state.pools.flatMap((pool) => pool.backends);
   const services = state.pools.flatMap((pool) => pool.services);
   const down = servers.filter((server) => !server.usable);
+  const ejected = servers.filter((server) => server.usable && server.ejected);
   const stale = servers.filter((server) => serverHealth(server).word === "stale report");
   const waiting = state.pools.reduce((sum, pool) => sum + pool.queued_requests, 0);
   const refused = latest(points, null)?.[COLUMNS.refused] ?? 0;
@@ -30,6 +31,8 @@ export function findings(state, points) {
   }
   if (missing.length > 2) found.push({ tone: "bad", text: `${missing.length - 2} more services miss their objectives`, link: "#services" });
   if (down.length && down.length < servers.length) found.push({ tone: "warn", text: `${down.length} of ${servers.length} servers are down`, link: "#servers" });
+  if (ejected.length) found.push({ tone: "warn", text: `${ejected.length} of ${servers.length} servers ${ejected.length === 1 ? "is" : "are"} ejected for failing`, link: "#servers" });
+  if (state.pools.some((pool) => pool.panic)) found.push({ tone: "bad", text: "So many servers fail that ejected ones are used all the same", link: "#servers" });
   if (refused > 0) found.push({ tone: "warn", text: `${rate(refused)} requests per second are refused`, link: "#requests" });
   if (waiting > 0) found.push({ tone: "warn", text: `${waiting} ${waiting === 1 ? "request waits" : "requests wait"} for a server`, link: "#services" });
   if (stale.length) found.push({ tone: "warn", text: `${stale.length} ${stale.length === 1 ? "server has" : "servers have"} not reported for 5 s`, link: "#servers" });
@@ -48,7 +51,7 @@ export class Verdict {
   update(state, points) {
     const found = findings(state, points);
     const servers = state.pools.flatMap((pool) => pool.backends);
-    const usable = servers.filter((server) => server.usable && !server.draining).length;
+    const usable = servers.filter((server) => server.usable && !server.draining && !server.ejected).length;
     const judged = state.pools.flatMap((pool) => pool.services).filter((service) => service.target !== null && service.attainment !== null);
     const [worst, ...others] = found;
     this.section.dataset.tone = worst?.tone ?? "good";

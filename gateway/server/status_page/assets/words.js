@@ -26,6 +26,7 @@ const OUTCOMES = {
 
 const CLOSED = {
   tried: "closed: an earlier attempt failed there",
+  ejected: "closed: ejected, because requests have failed there",
   full: "closed: full (places, prefill ahead, or a queue of its own)",
   adapter_slot: "closed: no adapter slot for it",
   no_room: "closed: too few KV blocks or places",
