@@ -58,7 +58,7 @@ async def _cost_ms(scene: Scene, port: int, viewers: int) -> float:
 
 async def _main(servers: int, services: int) -> None:
     scene = large(servers=servers, services=services)
-    admin = AdminPages(pools=scene.pools, render_metrics=lambda: b"", status=scene.page.pages)
+    admin = AdminPages(pools=scene.pools, render_metrics=lambda: b"", sections=[scene.page.pages])
     listener = Listener(admin.handle, ListenOptions())
     await listener.open()
     async with asyncio.TaskGroup() as group:

@@ -1,7 +1,8 @@
-"""The administration listener: metrics, a look inside, the live page. Loopback by default."""
+"""The administration listener: metrics and a look inside. Loopback unless set otherwise."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -9,7 +10,6 @@ from aiohttp import web
 from gateway.scheduling.model import RequestId
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
 from gateway.server.routes import PoolDirectory
-from gateway.server.status_page.pages import StatusPages
 from gateway.telemetry.json_text import encode_json
 from gateway.wire.error_response import ProtocolError, protocol_answer
 
@@ -18,10 +18,18 @@ _EXPLAIN = "/debug/requests/"
 _LOG = logging.getLogger(__name__)
 
 
+class AdminSection(Protocol):
+    """Pages of one concern, such as the admin API."""
+
+    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+        """Answer one request; False if it is not about this section."""
+        ...
+
+
 class AdminPages:
     """Handles every request of administrators; the handler of the low-level server.
 
-    `render_metrics` makes the Prometheus page; `status` answers what belongs to the live page.
+    `render_metrics` makes the Prometheus page; `sections` are asked first, in order.
     """
 
     def __init__(
@@ -29,15 +37,18 @@ class AdminPages:
         *,
         pools: PoolDirectory,
         render_metrics: Callable[[], bytes],
-        status: StatusPages,
+        sections: Sequence[AdminSection] = (),
     ) -> None:
         self._pools = pools
-        self._status = status
+        self._sections = tuple(sections)
         self._render_metrics = render_metrics
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         channel = ClientChannel(request)
+        for section in self._sections:
+            if await section.answer(request, channel):
+                return channel.end()
         path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             channel.close_after()
@@ -52,7 +63,7 @@ class AdminPages:
             channel.send(200, JSON_HEADER, encode_json({"pools": pools}))
         elif path.startswith(_EXPLAIN):
             self._explain(channel, unquote(path.removeprefix(_EXPLAIN)))
-        elif not await self._status.answer(request, channel):
+        else:
             channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
         return channel.end()
 

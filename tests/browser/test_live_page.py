@@ -51,7 +51,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def visiting(browser: Browser, scene: Scene, **context: object) -> AsyncIterator[Visit]:
-    admin = AdminPages(pools=scene.pools, render_metrics=lambda: b"up 1\n", status=scene.page.pages)
+    admin = AdminPages(
+        pools=scene.pools, render_metrics=lambda: b"up 1\n", sections=[scene.page.pages]
+    )
     listener = Listener(admin.handle, ListenOptions())
     await listener.open()
     async with asyncio.TaskGroup() as group:

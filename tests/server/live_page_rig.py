@@ -28,7 +28,7 @@ def live_page(rig: Rig, metrics: RequestMetrics | None = None) -> LivePage:
 @asynccontextmanager
 async def page_listener(rig: Rig, page: LivePage) -> AsyncIterator[int]:
     """Serve the page; the port."""
-    admin = AdminPages(pools=rig.pools, render_metrics=lambda: b"", status=page.pages)
+    admin = AdminPages(pools=rig.pools, render_metrics=lambda: b"", sections=[page.pages])
     listener = Listener(admin.handle, ListenOptions())
     await listener.open()
     try:

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from gateway.server.admin import AdminPages
 from gateway.server.app import Listener, ListenOptions
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway
-from tests.server.live_page_rig import live_page
 from tests.server.raw_client import RawClient, RawResponse
 from tests.server.raw_server import ok, serving
 
@@ -15,9 +14,7 @@ ANSWER = ok(b"{}", b"content-type: application/json")
 
 @asynccontextmanager
 async def administration(rig: Rig) -> AsyncIterator[RawClient]:
-    pages = AdminPages(
-        pools=rig.pools, render_metrics=lambda: b"up 1\n", status=live_page(rig).pages
-    )
+    pages = AdminPages(pools=rig.pools, render_metrics=lambda: b"up 1\n")
     listener = Listener(pages.handle, ListenOptions())
     await listener.open()
     try:
@@ -65,7 +62,7 @@ async def test_the_listener_is_alive() -> None:
 
 async def test_what_is_not_there_is_a_404() -> None:
     async with gateway() as rig, administration(rig) as client:
-        for path in ("/debug/requests/none", "/v1/models"):
+        for path in ("/debug/requests/none", "/", "/v1/models"):
             assert (await ask(client, path)).status == 404
 
 

@@ -12,7 +12,6 @@ from gateway.server.admin import AdminPages
 from gateway.server.app import Gateway, ListenOptions
 from gateway.server.backend_monitor import BackendMonitor
 from tests.server.gateway_rig import CHAT, Rig, chat
-from tests.server.live_page_rig import live_page
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import DONE, STREAM_HEAD, Peer, chunked, event, eventually, ok
 from tests.server.test_backend_monitor import FAST, Engine
@@ -29,11 +28,7 @@ class Running:
         )
         self.gateway = Gateway(
             front_end=rig.front_end,
-            admin=AdminPages(
-                pools=rig.pools,
-                render_metrics=lambda: b"",
-                status=live_page(rig).pages,
-            ),
+            admin=AdminPages(pools=rig.pools, render_metrics=lambda: b""),
             pools=rig.pools,
             background=[monitor],
             listen=listen,

@@ -40,7 +40,9 @@ class StatusPages:
         self._assets = load_assets()
 
     async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
-        """Answer on `channel`; False where the path is not one of ours."""
+        """Answer one request; False if it is not about the page."""
+        if request.method not in ("GET", "HEAD"):
+            return False
         path, _, query = request.raw_path.partition("?")
         asset = self._assets.get(path)
         if asset is not None:
