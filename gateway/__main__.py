@@ -183,6 +183,7 @@ COMMANDS = MappingProxyType(
         "replay": _elsewhere(
             "check that a journal is reproduced", "gateway.policy_benchmark.replay_command"
         ),
+        "top": _elsewhere("watch a running gateway in a terminal", "gateway.top.command"),
     }
 )
 
