@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(chaos, _chaos)
     chaos.add_argument("--seconds", type=float, default=600.0, help="how long (600; quick: 60)")
     chaos.add_argument("--fault-seconds", type=float, default=8.0, help="of each fault (8)")
-    chaos.add_argument("--rate", type=float, default=10.0, help="requests a second (10)")
+    chaos.add_argument("--rate", type=float, default=20.0, help="requests a second (20)")
     chaos.add_argument("--servers", type=int, default=4, help="simulated servers (4)")
     chaos.add_argument(
         "--continued", action="store_true", help="continue broken streams; then none may fail"
@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     soak = commands.add_parser("soak", help="steady load: nothing grows, nothing is left over")
     _common(soak, _soak)
     soak.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
-    soak.add_argument("--rate", type=float, default=30.0, help="requests a second (30)")
+    soak.add_argument("--rate", type=float, default=25.0, help="requests a second (25)")
     soak.add_argument("--seed", type=int, default=1, help="of the load (1)")
     return parser
 

@@ -33,7 +33,7 @@ class SoakPlan:
     minutes: float
     rate: float
     servers: int = 3
-    slots: int = 16
+    slots: int = 8
     cancelled: float = 0.05
     seed: int = 1
 

@@ -36,7 +36,7 @@ class LoadPlan:
     streamed: float = 0.8
     cancelled: float = 0.0
     prompts: int = 40
-    tokens: tuple[int, int] = (20, 120)
+    tokens: tuple[int, int] = (20, 180)
     patience_s: float = 60.0
     seed: int = 1
 
