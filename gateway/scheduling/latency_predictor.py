@@ -223,8 +223,10 @@ class LatencyPredictor:
         """Learn a TTFT; call it after the ledger ended the prefill."""
         backend.fresh_until = NEVER
         timing = self.timing(backend.id)
-        timing.queue.reset(backend.pending_prefill_tokens, now=now)
-        timing.prefilled_tokens += tracked.uncached_tokens
+        self.chunk_seen(backend, now)
+        timing.queue.first_token_seen(
+            backend.pending_prefill_tokens, now=now, room=backend.outlook.room
+        )
         prediction = tracked.prediction
         actual_s = now - tracked.dispatched_at
         if prediction is None or actual_s <= 0.0:
@@ -269,7 +271,8 @@ class LatencyPredictor:
         sequences = backend.decoding + backend.external_running
         context = float(backend.context_tokens + backend.external_context_tokens)
         timing.report = (last_chunk_at, sequences, context)
-        prefilled, timing.prefilled_tokens = timing.prefilled_tokens, 0
+        prefilled = max(0, timing.queue.taken - timing.taken_reported)
+        timing.taken_reported = timing.queue.taken
         if before is None or not streams or tokens < streams:
             return
         span_s = last_chunk_at - before[0]

@@ -19,7 +19,7 @@ class ServerTiming:
         ttft_error, tpot_error: of the forecasts given for this server.
         adapter_load_s: mean time that loading an adapter added to a first token.
         report: (last chunk, sequences, context tokens) at the last report of progress, or None.
-        prefilled_tokens: prefill tokens ended since that report.
+        taken_reported: prefill tokens that the engine had taken at that report.
     """
 
     __slots__ = (
@@ -28,7 +28,7 @@ class ServerTiming:
         "adapter_load_s",
         "decode",
         "prefill",
-        "prefilled_tokens",
+        "taken_reported",
         "queue",
         "report",
         "tpot_error",
@@ -50,7 +50,7 @@ class ServerTiming:
         self.tpot_error = ForecastError(bias=0.0, spread=prior.spread)
         self.adapter_load_s = prior.adapter_load_s
         self.report: tuple[float, float, float] | None = None
-        self.prefilled_tokens = 0
+        self.taken_reported = 0
         self._prefill_rate = 0.0
         self._prefill_rate_at = 0.0
 
