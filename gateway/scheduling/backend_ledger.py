@@ -168,19 +168,31 @@ class BackendLedger:
     """All servers of one pool, and which of them serve a model.
 
     Attributes:
-        default_max_loras: adapter slots of servers that join from now on, until they report.
         is_empty: whether no server is usable (draining ones do not count).
     """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
         """Start without servers. `chunk_budget_tokens` holds for those that do not show theirs."""
         self._chunk_budget_tokens = chunk_budget_tokens
-        self.default_max_loras = default_max_loras
+        self._default_max_loras = default_max_loras
         self._backends: dict[BackendId, BackendState] = {}
         self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
         self._known_models: dict[str, None] = {}
         self._holders = AdapterHolders()
         self.is_empty = True
+
+    def reconfigure(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
+        """Change what is taken for granted of servers that have not shown it themselves."""
+        self._default_max_loras = default_max_loras
+        self._chunk_budget_tokens = chunk_budget_tokens
+        for backend in self._backends.values():
+            if backend.load.max_loras is None:
+                backend.adapters.report((), max_loras=default_max_loras, taken_at=NEVER)
+            if backend.load.largest_step_tokens is None:
+                backend.chunk_budget_tokens = chunk_budget_tokens
+            else:
+                self._infer_chunk_budget(backend, backend.load.largest_step_tokens)
+            backend.fresh_until = NEVER
 
     @property
     def backends(self) -> Iterable[BackendState]:
@@ -210,7 +222,7 @@ class BackendLedger:
         if backend is None:
             backend = BackendState(
                 backend_id,
-                max_loras=self.default_max_loras,
+                max_loras=self._default_max_loras,
                 chunk_budget_tokens=self._chunk_budget_tokens,
             )
             self._backends[backend_id] = backend

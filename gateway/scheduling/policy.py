@@ -90,6 +90,7 @@ class FairnessPolicy:
         window_s: over which outcomes count.
         tolerance: difference in adherence within which the earliest deadline decides.
         neutral_requests: weight of a new service's start at its target.
+        sub_flows: whether the clients' fairness ids make flows that share their service evenly.
         late_share: share of dispatched tokens that late Critical requests get while Critical ones
             wait that can still meet their objective.
     """
@@ -99,6 +100,7 @@ class FairnessPolicy:
     tolerance: float = 0.02
     neutral_requests: int = 20
     late_share: float = 0.03
+    sub_flows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,13 +36,14 @@ from gateway.scheduling.snapshot_builder import take_snapshot
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import Turns
 
+MakeRules = Callable[[SchedulingPolicy, Rules | None], Rules]
+"""Makes rules from a policy; what they have counted is taken over from those before."""
+
 
 class Scheduler:
     """Decides for one pool; see the contract above."""
 
-    def __init__(
-        self, *, knowledge: Knowledge, rules: Rules, make_rules: Callable[[SchedulingPolicy], Rules]
-    ) -> None:
+    def __init__(self, *, knowledge: Knowledge, rules: Rules, make_rules: MakeRules) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
         self._knowledge = knowledge
         self._ledger = knowledge.ledger
@@ -207,6 +208,7 @@ class Scheduler:
         if tracked is None:
             return
         backend = self._flights.end(tracked, now=now)
+        self._rules.order.refunded(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -232,6 +234,8 @@ class Scheduler:
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
         else:
+            unused_tokens = tracked.expected_output_tokens - tracked.output_tokens
+            self._rules.order.served(tracked, output_tokens=-unused_tokens)
             self._release(tracked, now)
 
     def _on_deadline(self, now: float) -> None:
@@ -271,12 +275,16 @@ class Scheduler:
             self._ledger.leave(event.backend_id)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
-        self._rules = self._make_rules(policy)
+        self._rules = self._make_rules(policy, self._rules)
         self._turns.reconfigure(self._rules)
         self._dispatcher.reconfigure(self._rules)
         self._admission.reconfigure(self._rules)
         self._intake.reconfigure(policy)
-        self._ledger.default_max_loras = policy.capacity.default_max_loras
+        self._adherence.reconfigure(policy.fairness, now=now)
+        self._ledger.reconfigure(
+            default_max_loras=policy.capacity.default_max_loras,
+            chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
+        )
         self._fill(self._ledger.backends, now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:

@@ -11,6 +11,9 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.prediction import Prediction
 
+NO_FLOW = 0
+"""The sub-flow of requests without a fairness id, and of all where ids are not regarded."""
+
 _P = RequestPhase
 
 TRANSITIONS: Mapping[RequestPhase, frozenset[RequestPhase]] = MappingProxyType(
@@ -54,6 +57,7 @@ class TrackedRequest:
         stay: number of its stay in the queue; entries of earlier ones are dead.
         ttft_bound_s: TTFT from arrival that is aimed at.
         tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
+        sub_flow: its client's flow inside the service; see sub_flows.py.
         prefill_pending: True from dispatch until the first token is seen (or forecast).
     """
 
@@ -83,6 +87,7 @@ class TrackedRequest:
         "sequence",
         "service",
         "stay",
+        "sub_flow",
         "target",
         "tpot_bound_s",
         "tried",
@@ -121,6 +126,7 @@ class TrackedRequest:
         self.output_tokens = 0
         self.prefill_pending = False
         self.ttft_bound_s = float("inf")
+        self.sub_flow = NO_FLOW
         self.late_at = float("inf")
         self.late = False
         self.counted = False

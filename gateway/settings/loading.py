@@ -36,7 +36,7 @@ def load_settings(flags: Mapping[str, object], config: Path | None = None) -> Se
         | {key: variable(key) for key in variables}
         | {key: flag(key) for key in flags}
     )
-    return _validated(file_values | variables | dict(flags), sources)
+    return _validated(file_values | variables | dict(flags), sources, file=config)
 
 
 def load_file(config: Path) -> Settings:
@@ -46,7 +46,7 @@ def load_file(config: Path) -> Settings:
         ConfigurationError: lists everything found wrong.
     """
     values = read_file(config)
-    return _validated(values, dict.fromkeys(values, str(config)))
+    return _validated(values, dict.fromkeys(values, str(config)), file=config)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -110,9 +110,11 @@ def _read_environment() -> dict[str, Any]:
         raise fault(variable("pools"), "", f"expected JSON: {error.__cause__}") from error
 
 
-def _validated(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
+def _validated(
+    values: dict[str, Any], sources: Mapping[str, str], *, file: Path | None
+) -> Settings:
     try:
-        settings = Settings(**values).with_origins(sources)
+        settings = Settings(**values).with_origins(sources, file=file)
     except ValidationError as error:
         raise ConfigurationError(problems_of(error, sources)) from error
     problems = faults(settings)

@@ -47,6 +47,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
                 ttft_s=pool.default_objective.ttft, tpot_s=pool.default_objective.tpot
             ),
             accept_unregistered_models=pool.accept_unregistered_models,
+            trusts_client_slo=pool.trust_client_slo,
         ),
         queue=QueuePolicy(
             max_requests=pool.queue_max_requests,
@@ -74,6 +75,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             tolerance=pool.fairness_tolerance,
             neutral_requests=pool.fairness_neutral_requests,
             late_share=pool.fairness_late_share,
+            sub_flows=pool.fairness_ids,
         ),
         picker=PickerPolicy(
             kind=pool.picker,
@@ -96,6 +98,7 @@ def _service(service: ServiceSettings) -> LLMService:
         priority=service.priority,
         fairness_weight=service.fairness_weight,
         max_queue_wait_s=service.max_queue_wait,
+        max_share=service.max_share,
     )
 
 

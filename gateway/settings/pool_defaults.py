@@ -84,11 +84,20 @@ class PoolBasics(BaseModel):
     fairness_window: Annotated[Duration, Field(ge=1)] = Field(
         _FAIRNESS.window_s, description="time over which services are held to their objectives"
     )
+    fairness_ids: bool = Field(
+        default=_FAIRNESS.sub_flows,
+        description="let clients of a service take turns, by x-gateway-inference-fairness-id",
+    )
     picker: PickerKind = Field(
         _PICKER.kind, description=f"how a server is chosen: {', '.join(PickerKind)}"
     )
     servers_use_priority: bool = Field(
         default=False, description="send the service's priority: servers schedule by priority"
+    )
+    trust_client_slo: bool = Field(
+        default=False,
+        description="let x-slo-ttft-ms and x-slo-tpot-ms tighten a request's objective,"
+        " not only the choice of its server",
     )
     trust_client_priority: bool = Field(
         default=False, description="pass the priority in a client's body on to the servers"

@@ -20,6 +20,7 @@ from gateway.scheduling.model import (
     is_critical,
 )
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.snapshot import SchedulerSnapshot
 from tests.builders import make_service, serving
 from tests.scheduling.invariants import (
     assert_caches_hold,
@@ -109,6 +110,10 @@ class CheckedScheduler:
         return self.feed(ev.DeadlinePassed())
 
     # -- what a test asks -------------------------------------------------------------------
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now."""
+        return self.scheduler.snapshot(now=self.now)
 
     def backend_of(self, request_id: str) -> str | None:
         """The server a request is on, or None."""

@@ -95,7 +95,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:4], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:5], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -118,13 +118,11 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
     for dispatch in dispatches:
         backend = _server_of(scheduler, dispatch)
         capacity = backend.kv_capacity_tokens
-        served = backend.in_flight.get(dispatch.request_id)
-        assert (
-            capacity is None
-            or backend.kv_reserved_tokens <= capacity
-            or len(backend.in_flight) == 1
-            or (served is not None and served.prompt_tokens > capacity)
-        ), f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
+        running = [t for t in backend.in_flight.values() if t.prompt_tokens <= (capacity or 0)]
+        tokens = sum(t.prompt_tokens + t.expected_output_tokens for t in running)
+        assert capacity is None or tokens <= capacity or len(running) == 1, (
+            f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
+        )
 
 
 def _goes_before(head: TrackedRequest, other: TrackedRequest) -> bool:
@@ -155,14 +153,14 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, tuple[BackendId, ...]]
+_Flow = tuple[int, bool, str, str, int, tuple[BackendId, ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
-    return (service.priority, late, service.name, tracked.target, tracked.tried)
+    return (service.priority, late, service.name, tracked.target, tracked.sub_flow, tracked.tried)
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
