@@ -4,14 +4,13 @@ from collections import OrderedDict
 
 from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import Choice
-from gateway.scheduling.model import RequestId
-from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.model import Forecast, RequestId
 from gateway.scheduling.snapshot import Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _KEPT = 1024
 
-_Entry = tuple[TrackedRequest, Choice, tuple[BackendState, ...], float, Prediction | None]
+_Entry = tuple[TrackedRequest, Choice, tuple[BackendState, ...], float, Forecast | None]
 
 
 class Explanations:
@@ -32,16 +31,16 @@ class Explanations:
         entries = self._entries
         if len(entries) >= _KEPT:
             entries.popitem(last=False)
-        entries[tracked.request.id] = (tracked, choice, serving, now, tracked.prediction)
+        entries[tracked.request.id] = (tracked, choice, serving, now, tracked.told)
 
     def find(self, request_id: RequestId) -> Explanation | None:
         """The newest attempt of the request, or None."""
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, choice, serving, decided_at, prediction = entry
+        tracked, choice, serving, decided_at, forecast = entry
         candidates = choice.candidates
-        assert prediction is not None, "a dispatch has a forecast"
+        assert forecast is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}
         return Explanation(
@@ -55,7 +54,7 @@ class Explanations:
             prompt_tokens=tracked.prompt_tokens,
             expected_output_tokens=tracked.expected_output_tokens,
             chosen=tracked.backend_id,
-            forecast=prediction.forecast(),
+            forecast=forecast,
             candidates=candidates,
             closed=tuple(b.id for b in serving if b.id not in compared),
         )

@@ -38,7 +38,8 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
-    `step_costs` is None until a first forecast was made for the server.
+    `forecast_trust` is how far the choice of a server goes by its forecasts, 0 (it goes by what is
+    outstanding) to 1; `step_costs` is None until a first forecast was made for the server.
     """
 
     backend_id: BackendId
@@ -61,6 +62,7 @@ class BackendSnapshot:
     report_age_s: float | None
     ttft_forecasts: ForecastQuality
     tpot_forecasts: ForecastQuality
+    forecast_trust: float
     step_costs: StepCosts | None
 
 

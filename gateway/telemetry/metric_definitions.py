@@ -240,6 +240,11 @@ BACKEND_TPOT_SAMPLES = _counter(
     "TPOTs that forecasts were compared with.",
     *_BACKEND,
 )
+BACKEND_TRUST = _gauge(
+    "llm_gateway_backend_forecast_trust_ratio",
+    "How far the choice of a server goes by its forecasts: 1 fully, 0 by what is outstanding.",
+    *_BACKEND,
+)
 
 # -- the gateway itself -----------------------------------------------------------------------
 
@@ -276,6 +281,7 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         (
             *(BACKEND_TTFT_ERROR, BACKEND_TTFT_COVERAGE, BACKEND_TTFT_SAMPLES),
             *(BACKEND_TPOT_ERROR, BACKEND_TPOT_COVERAGE, BACKEND_TPOT_SAMPLES),
+            BACKEND_TRUST,
         ),
     ),
     ("The gateway itself", (LOST_LINES,)),
