@@ -111,7 +111,7 @@ def _overview() -> str:
 
 def _serve(arguments: Namespace) -> int:
     settings = settings_of(arguments)
-    if not any(pool.servers for pool in settings.effective_pools()):
+    if not any(pool.servers or pool.discovers for pool in settings.effective_pools()):
         return _refused("no servers; expected --backends http://HOST:8000, or --config FILE")
     _warn(settings)
     import uvloop
@@ -120,6 +120,16 @@ def _serve(arguments: Namespace) -> int:
 
     uvloop.run(assembly.serve(settings, load=lambda: settings_of(arguments)))
     return 0
+
+
+def _health(arguments: Namespace) -> int:
+    from gateway.server.health_probe import ask_health
+
+    settings = settings_of(arguments)
+    trouble = ask_health(settings.host, settings.port)
+    if trouble is not None:
+        print(f"{PROGRAM}: {trouble}", file=sys.stderr)
+    return int(trouble is not None)
 
 
 def _add_demo(parser: ArgumentParser) -> None:
@@ -164,6 +174,7 @@ COMMANDS = MappingProxyType(
     {
         "serve": Command("serve clients (the default)", add_setting_flags, _serve),
         "demo": Command("serve a pool of simulated vLLM servers", _add_demo, _demo),
+        "health": Command("ask the gateway that runs here", add_setting_flags, _health),
         "check-config": Command("say what is wrong with a file", _add_file, _check_config),
         "simulate-server": _elsewhere("run one simulated vLLM server", "gateway.simulator.command"),
         "benchmark": _elsewhere(

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from math import log
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import steepness
 from gateway.scheduling.model import (

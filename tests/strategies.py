@@ -46,7 +46,7 @@ objectives = st.sampled_from(
         LatencyObjective(ntpot_s=0.03),
     )
 )
-pauses_s = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 40.0))
+pauses_s = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 40.0, 1_000.0))
 
 
 def served_models() -> st.SearchStrategy[tuple[ServedModel, ...]]:
@@ -69,7 +69,7 @@ def server_events() -> st.SearchStrategy[ServerEvent]:
         joined,
         joined,
         st.builds(BackendDraining, backend_id=backend_ids),
-        st.builds(BackendLeft, backend_id=backend_ids),
+        st.builds(BackendLeft, backend_id=backend_ids, for_good=st.booleans()),
     )
 
 

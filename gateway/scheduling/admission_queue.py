@@ -19,7 +19,7 @@ from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_cr
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str, tuple[BackendId, ...], int]
+_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int]
 _Entry = tuple[float, float, int, int, TrackedRequest]
 
 Lane = tuple[int, int]

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import Choice
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.model import Forecast, RequestId
 from gateway.scheduling.snapshot import Explanation
 from gateway.scheduling.tracked_request import TrackedRequest

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import Choice, lowest
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.miss_risk import exceeding
@@ -24,10 +24,10 @@ _REMAINING_TOKENS = 100.0
 class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
-    The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
-    what is in flight there. While forecasts have few samples or are far off, that gives way to the
-    least outstanding, with affinity to servers that hold the adapter.
+    The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
+    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
+    little for what is in flight there. While forecasts have few samples or are far off, that gives
+    way to the least outstanding, with affinity to servers that hold the adapter.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -77,7 +77,7 @@ class LatencyPicker:
         tpot_s = prediction.tpot_s
         steepness = prediction.tpot_steepness
         headroom = prediction.ttft_s / budget_s
-        misses = exceeding(headroom, prediction.ttft_steepness)
+        misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
         slow = 0.0
         if bound_s is not None:
             tpot_ratio = tpot_s / bound_s

@@ -1,5 +1,6 @@
 """What is known of the speed of every server of a pool, and what that says of the others."""
 
+from collections.abc import Iterator
 from statistics import fmean
 
 from gateway.scheduling.model import BackendId
@@ -38,6 +39,18 @@ class PoolTimings:
         if found is None:
             found = self._timings[backend_id] = ServerTiming(self._start)
         return found
+
+    def forget(self, backend_id: BackendId) -> None:
+        """Drop what is known of the server, if anything."""
+        self._timings.pop(backend_id, None)
+
+    def __len__(self) -> int:
+        """Number of servers that something may be known of."""
+        return len(self._timings)
+
+    def __iter__(self) -> Iterator[BackendId]:
+        """Those servers."""
+        return iter(self._timings)
 
     def restarted(self, backend_id: BackendId, *, now: float) -> ServerTiming:
         """The timing of an idle server without samples, after what others have shown since."""

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_predictor import LatencyPredictor
@@ -72,7 +73,7 @@ class Shortlist:
         sample = {backend.id: backend for backend in self._window(backends)}
         if tracked.target in backends[0].lora_models:
             for backend in self._window(self._ledger.holding(tracked.target)):
-                if backend.id not in tracked.tried:
+                if not backend.failed(tracked):
                     sample[backend.id] = backend
         return tuple(sample.values())
 

@@ -42,7 +42,8 @@ class TrackedRequest:
         request, service, target: what arrived, whose it is, and the drawn model to send.
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
         expires_at: when it leaves the queue unserved.
-        attempts: dispatches so far; `tried` names their servers, oldest first.
+        attempts: dispatches so far; `tried` names their servers, oldest first, each with the
+            number of its life: one that came back is another server.
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
             on its server.
         block_tokens: tokens in each of the request's prefix blocks.
@@ -115,7 +116,7 @@ class TrackedRequest:
         self.phase = RequestPhase.QUEUED
         self.expires_at = arrived_at
         self.attempts = 0
-        self.tried: tuple[BackendId, ...] = ()
+        self.tried: tuple[tuple[BackendId, int], ...] = ()
         self.backend_id: BackendId | None = None
         self.adapter: str | None = None
         self.prediction: Prediction | None = None

@@ -8,6 +8,7 @@ from gateway.scheduling.model import (
     TargetModel,
 )
 from gateway.scheduling.policy import (
+    BreakerPolicy,
     CapacityPolicy,
     FairnessPolicy,
     PickerPolicy,
@@ -59,6 +60,15 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             max_attempts=pool.retry_max_attempts,
             budget_ratio=pool.retry_budget_ratio,
             budget_burst=pool.retry_budget_burst,
+        ),
+        breaker=BreakerPolicy(
+            consecutive_failures=pool.eject_after_failures,
+            failure_share=pool.eject_failure_share,
+            min_requests=pool.eject_min_requests,
+            slow_factor=pool.eject_slow_factor,
+            first_ejection_s=pool.eject_time,
+            longest_ejection_s=pool.eject_max_time,
+            max_ejected_share=pool.max_ejected_share,
         ),
         capacity=CapacityPolicy(
             max_requests_per_backend=pool.max_requests_per_backend,

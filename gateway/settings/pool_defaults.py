@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, SecretStr
 
 from gateway.scheduling.policy import (
+    BreakerPolicy,
     CapacityPolicy,
     FairnessDimension,
     FairnessPolicy,
@@ -16,10 +17,10 @@ from gateway.scheduling.policy import (
     QueuePolicy,
     RetryPolicy,
 )
-from gateway.settings.quantities import Duration, Size
+from gateway.settings.quantities import Duration, PositiveDuration, Size
 
 _QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
-_FAIRNESS, _PICKER = FairnessPolicy(), PickerPolicy()
+_FAIRNESS, _PICKER, _BREAKER = FairnessPolicy(), PickerPolicy(), BreakerPolicy()
 
 Count = Annotated[int, Field(ge=0)]
 CountFromOne = Annotated[int, Field(ge=1)]
@@ -51,6 +52,31 @@ class PoolBasics(BaseModel):
     )
     retry_budget_burst: Amount = Field(
         _RETRY.budget_burst, description="most retries that can be saved up"
+    )
+    eject_after_failures: CountFromOne = Field(
+        _BREAKER.consecutive_failures,
+        description="failures in a row after which a server gets nothing new for a while",
+    )
+    eject_failure_share: Margin = Field(
+        _BREAKER.failure_share, description="so does this share of failures over about 30 s"
+    )
+    eject_min_requests: CountFromOne = Field(
+        _BREAKER.min_requests, description="requests of which that share is taken, at least"
+    )
+    eject_slow_factor: Amount = Field(
+        _BREAKER.slow_factor,
+        description="so does a time per token of so many times the median of others; 0 never",
+    )
+    eject_time: PositiveDuration = Field(
+        _BREAKER.first_ejection_s,
+        description="time until one request probes an ejected server; doubles each time",
+    )
+    eject_max_time: PositiveDuration = Field(
+        _BREAKER.longest_ejection_s, description="longest time until the next probe"
+    )
+    max_ejected_share: Share = Field(
+        _BREAKER.max_ejected_share,
+        description="share of a pool's servers that may be ejected; beyond it all are used",
     )
     max_requests_per_backend: CountFromOne = Field(
         _CAPACITY.max_requests_per_backend,

@@ -132,6 +132,11 @@ DRAINING = _gauge(
     "1 while the gateway finishes what it has and takes nothing new.",
     "pool",
 )
+PANIC = _gauge(
+    "llm_gateway_panic",
+    "1 while so many servers are ejected that all of them are used all the same.",
+    "pool",
+)
 IGNORED_EVENTS = _counter(
     "llm_gateway_ignored_events_total",
     "Events about requests or servers that the scheduler no longer knew.",
@@ -170,6 +175,27 @@ BACKEND_USABLE = _gauge(
 )
 BACKEND_FULL = _gauge(
     "llm_gateway_backend_full", "1 if the server takes no further request for now.", *_BACKEND
+)
+BACKEND_EJECTED = _gauge(
+    "llm_gateway_backend_ejected",
+    "1 if the server gets nothing new for now because requests failed there.",
+    *_BACKEND,
+)
+BACKEND_EJECTIONS = _counter(
+    "llm_gateway_backend_ejections_total",
+    "Times the server was ejected after it had been well.",
+    *_BACKEND,
+)
+BACKEND_FAILURE_RATE = _gauge(
+    "llm_gateway_backend_failure_ratio",
+    "Chance that a request fails at the server, judged by about the last 30 seconds.",
+    *_BACKEND,
+)
+BACKEND_FAILURES = _counter(
+    "llm_gateway_backend_failures_total",
+    "Attempts that failed at the server, by what happened; those made good elsewhere too.",
+    *_BACKEND,
+    "reason",
 )
 BACKEND_IN_FLIGHT = _gauge(
     "llm_gateway_backend_requests_in_flight", "Our requests at the server.", *_BACKEND
@@ -246,6 +272,31 @@ BACKEND_TRUST = _gauge(
     *_BACKEND,
 )
 
+# -- servers that come and go -----------------------------------------------------------------
+
+SERVERS = _gauge(
+    "llm_gateway_servers",
+    "Servers of the pool by state: up, down, draining (gets nothing new), leaving (is removed when"
+    " its last request has ended).",
+    "pool",
+    "state",
+)
+DISCOVERY_ERRORS = _counter(
+    "llm_gateway_discovery_errors_total",
+    "Looks for servers that failed; what was found before stays.",
+    "pool",
+    "source",
+)
+DISCOVERY_AGE = _gauge(
+    "llm_gateway_discovery_age_seconds",
+    "Time since a source of servers could last be read.",
+    "pool",
+    "source",
+)
+RELOADS = _counter(
+    "llm_gateway_reloads_total", "Reloads of the configuration, by result: ok, failed.", "result"
+)
+
 # -- the gateway itself -----------------------------------------------------------------------
 
 LOST_LINES = _counter(
@@ -263,7 +314,10 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         "Latency and forecasts",
         (E2E, TTFT, TPOT, NTPOT, QUEUE_WAIT, OVERHEAD, TTFT_ERROR, TPOT_ERROR),
     ),
-    ("Queue and scheduler", (QUEUE_DEPTH, QUEUE_BYTES, TRACKED, DRAINING, IGNORED_EVENTS)),
+    (
+        "Queue and scheduler",
+        (QUEUE_DEPTH, QUEUE_BYTES, TRACKED, DRAINING, PANIC, IGNORED_EVENTS),
+    ),
     (
         "Services",
         (SERVICE_ATTAINMENT, SERVICE_BURN, SERVICE_IN_FLIGHT, SERVICE_EXPECTED_MISSES),
@@ -271,7 +325,9 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Servers",
         (
-            *(BACKEND_USABLE, BACKEND_FULL, BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
+            *(BACKEND_USABLE, BACKEND_FULL, BACKEND_EJECTED, BACKEND_EJECTIONS),
+            *(BACKEND_FAILURE_RATE, BACKEND_FAILURES),
+            *(BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
             *(BACKEND_KV_RESERVED, BACKEND_KV_USAGE, BACKEND_WAITING, BACKEND_REPORT_AGE),
             *(ADAPTERS_ACTIVE, ADAPTERS_RESIDENT, ADAPTER_SLOTS),
         ),
@@ -284,6 +340,7 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
             BACKEND_TRUST,
         ),
     ),
+    ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),
     ("The gateway itself", (LOST_LINES,)),
 )
 """Every metric, in the order of the document."""

@@ -22,7 +22,7 @@ class SchedulerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Take the snapshots and tell them."""
         pools = [snapshot() for snapshot in self._snapshots]
-        yield _family(
+        yield family_of(
             definitions.QUEUE_DEPTH,
             [
                 ((pool.pool, queue.service, str(queue.priority)), queue.requests)
@@ -31,9 +31,9 @@ class SchedulerCollector(Collector):
             ],
         )
         for definition, value_of_pool in _OF_POOLS:
-            yield _family(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
+            yield family_of(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
         for definition, value_of_service in _OF_SERVICES:
-            yield _family(
+            yield family_of(
                 definition,
                 [
                     (
@@ -44,8 +44,17 @@ class SchedulerCollector(Collector):
                     for service in pool.services
                 ],
             )
+        yield family_of(
+            definitions.BACKEND_FAILURES,
+            [
+                ((pool.pool, backend.backend_id, kind), count)
+                for pool in pools
+                for backend in pool.backends
+                for kind, count in backend.failures.items()
+            ],
+        )
         for definition, value_of_backend in _OF_BACKENDS:
-            yield _family(
+            yield family_of(
                 definition,
                 [
                     ((pool.pool, backend.backend_id), value_of_backend(backend))
@@ -65,10 +74,11 @@ class LostLinesCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Ask each output."""
         samples = [((output,), lost()) for output, lost in self._lost_lines.items()]
-        yield _family(definitions.LOST_LINES, samples)
+        yield family_of(definitions.LOST_LINES, samples)
 
 
-def _family(definition: MetricDefinition, samples: _Samples) -> Metric:
+def family_of(definition: MetricDefinition, samples: _Samples) -> Metric:
+    """A family with a sample per tuple of labels; values that are None are left out."""
     kind = CounterMetricFamily if definition.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = kind(definition.name, definition.meaning, labels=definition.labels)
     for labels, value in samples:
@@ -81,6 +91,7 @@ _OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], 
     (definitions.QUEUE_BYTES, lambda pool: pool.queued_bytes),
     (definitions.TRACKED, lambda pool: pool.tracked_requests),
     (definitions.DRAINING, lambda pool: pool.draining),
+    (definitions.PANIC, lambda pool: pool.panic),
     (definitions.IGNORED_EVENTS, lambda pool: pool.ignored_events),
 )
 _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | None]], ...] = (
@@ -92,6 +103,9 @@ _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | 
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
     (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
     (definitions.BACKEND_FULL, lambda server: server.full),
+    (definitions.BACKEND_EJECTED, lambda server: server.ejected),
+    (definitions.BACKEND_EJECTIONS, lambda server: server.ejections),
+    (definitions.BACKEND_FAILURE_RATE, lambda server: server.failure_rate),
     (definitions.BACKEND_IN_FLIGHT, lambda server: server.requests),
     (definitions.BACKEND_EXTERNAL, lambda server: server.external_running),
     (definitions.BACKEND_PREFILL, lambda server: server.pending_prefill_tokens),

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch, RefusalReason
@@ -54,6 +54,11 @@ class TestServers:
         assert checked.leave("ghost") == []
         assert checked.report("ghost", BackendLoad()) == []
         assert checked.scheduler.snapshot(now=checked.now).ignored_events == 3
+
+    def test_who_waited_in_vain_for_a_server_is_told_that_there_is_none(self) -> None:
+        checked = scheduler_of()
+        checked.arrive(make_request("r1", service="chat"))
+        assert refused(checked.pass_deadline()) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
 
     def test_a_server_that_gains_an_adapter_gets_who_waits_for_it(self) -> None:
         checked = CheckedScheduler(make_policy())

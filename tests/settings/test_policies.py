@@ -64,6 +64,13 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             picker_load_price: 22
             picker_prefill_price: 23
             picker_tie_tolerance: 0.24
+            eject_after_failures: 25
+            eject_failure_share: 0.26
+            eject_min_requests: 27
+            eject_slow_factor: 28
+            eject_time: 29s
+            eject_max_time: 30s
+            max_ejected_share: 0.31
             """
         )
     )
@@ -82,6 +89,13 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("retry", "max_attempts"): 5,
         ("retry", "budget_ratio"): 0.6,
         ("retry", "budget_burst"): 7.0,
+        ("breaker", "consecutive_failures"): 25,
+        ("breaker", "failure_share"): 0.26,
+        ("breaker", "min_requests"): 27,
+        ("breaker", "slow_factor"): 28.0,
+        ("breaker", "first_ejection_s"): 29.0,
+        ("breaker", "longest_ejection_s"): 30.0,
+        ("breaker", "max_ejected_share"): 0.31,
         ("capacity", "max_requests_per_backend"): 8,
         ("capacity", "max_engine_waiting"): 9,
         ("capacity", "default_max_loras"): 10,
