@@ -47,10 +47,10 @@ class _ServiceSeries:
         outcome = record.outcome
         _increment(self.outcomes, outcome)
         if record.reason is not None:
-            if outcome is Outcome.REFUSED or outcome is Outcome.EXPIRED:
-                _increment(self.refusals, record.reason)
-            elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
+            if outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
                 _increment(self.failures, record.reason)
+            else:
+                _increment(self.refusals, record.reason)
         if record.attempts:
             self.queue_wait.observe(record.queue_s)
             self.retries += record.attempts - 1
