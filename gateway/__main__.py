@@ -118,7 +118,7 @@ def _serve(arguments: Namespace) -> int:
 
     from gateway import assembly
 
-    uvloop.run(assembly.serve(settings))
+    uvloop.run(assembly.serve(settings, load=lambda: settings_of(arguments)))
     return 0
 
 

@@ -8,41 +8,42 @@ import os
 import resource
 import secrets
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import IO
+from typing import IO, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.control.configuration import ConfigurationInForce
+from gateway.control.reload import Reloader
+from gateway.control.served_pools import ServedPool, ServedPools, declare_configured
+from gateway.control.server_options import (
+    backend_timeouts,
+    front_end_options,
+    monitor_options,
+    pool_options,
+)
 from gateway.runtime.clock import monotonic_clock, wall_clock
 from gateway.runtime.periodic import Periodic
 from gateway.runtime.scheduler_driver import SchedulerDriver, SchedulerObserver
 from gateway.scheduling.build import build_scheduler
-from gateway.scheduling.model import BackendId, ServiceName
+from gateway.scheduling.model import ServiceName
 from gateway.scheduling.policy import SchedulingPolicy
-from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.server.admin import AdminPages
 from gateway.server.app import Background, Gateway, ListenOptions
-from gateway.server.backend_client import BackendClient
+from gateway.server.backend_connector import BackendConnector
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.backend_monitor import BackendMonitor
 from gateway.server.front_end import FrontEnd
-from gateway.server.options import (
-    BackendConnectOptions,
-    BackendEndpoint,
-    BackendTimeouts,
-    FrontEndOptions,
-    MonitorOptions,
-    PoolOptions,
-)
+from gateway.server.pool_servers import PoolServers
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory, ServingPool
-from gateway.settings.policies import forwarding_policy, scheduling_policies
+from gateway.settings.policies import scheduling_policies
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import PoolSettings, Settings
 from gateway.telemetry.journal import JournalWriter
@@ -59,11 +60,25 @@ _DESCRIPTORS_KEPT = 200
 """Descriptors that are not streams: listeners, polls of servers, files, the interpreter's."""
 
 
-async def serve(settings: Settings, *, started: Callable[[int, int], None] | None = None) -> None:
+class Assembled(NamedTuple):
+    """The gateway, and what changes it while it runs."""
+
+    gateway: Gateway
+    configuration: ConfigurationInForce
+    reloader: Reloader
+
+
+async def serve(
+    settings: Settings,
+    *,
+    load: Callable[[], Settings] | None = None,
+    started: Callable[[int, int], None] | None = None,
+) -> None:
     """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once.
 
     Args:
         settings: the configuration.
+        load: reads the configuration again, on SIGHUP; without it there is nothing new to read.
         started: called with the ports of clients and administrators once both listen.
 
     Raises:
@@ -73,8 +88,9 @@ async def serve(settings: Settings, *, started: Callable[[int, int], None] | Non
     streams = _raise_descriptor_limit()
     stop = asyncio.Event()
     with ExitStack() as files:
-        gateway = build_gateway(settings, files)
+        gateway, configuration, reloader = build_gateway(settings, files, load=load)
         _stop_on_signals(stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
         _LOG.info("configuration in force:\n%s", effective_configuration(settings))
 
         def announce(client_port: int, admin_port: int) -> None:
@@ -92,57 +108,48 @@ async def serve(settings: Settings, *, started: Callable[[int, int], None] | Non
         # What exists now lives as long as the process: no collection needs to look at it again.
         gc.collect()
         gc.freeze()
-        await gateway.run(stop=stop, drain_s=settings.drain_timeout, started=announce)
+        await gateway.run(
+            stop=stop, drain_s=lambda: configuration.settings.drain_timeout, started=announce
+        )
 
 
-def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
+def build_gateway(
+    settings: Settings, files: ExitStack, *, load: Callable[[], Settings] | None = None
+) -> Assembled:
     """Make and wire everything; what must be closed at the end goes into `files`."""
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     registry = CollectorRegistry()
-    policies = scheduling_policies(settings)
-    effective = settings.effective_pools()
-    pools = []
-    monitors = []
-    for number, pool in enumerate(effective):
-        serving = _serving_pool(
-            settings,
-            pool,
-            policies[pool.name],
-            seed=seed + number,
-            observers=_journals(settings, pool, policies[pool.name], seed + number, files),
-        )
-        pools.append(serving)
-        monitors.append(
-            BackendMonitor(
-                backends=serving.backends,
-                deliver=serving.driver.deliver,
-                clock=monotonic_clock,
-                rng=Random(f"{seed} monitor {pool.name}"),
-                options=_monitor_options(settings),
-            )
-        )
-    directory = PoolDirectory(pools)
-    services = [service.name for pool in pools for service in pool.pool.services]
-    metrics = RequestMetrics(services=[*services, DEFAULT_SERVICE])
+    pools = _pools(settings, seed, files)
+    directory = PoolDirectory([pool.serving for pool in pools])
+    metrics = RequestMetrics(services=_service_names(settings))
     registry.register(metrics)
-    registry.register(SchedulerCollector([pool.driver.snapshot for pool in pools]))
+    registry.register(SchedulerCollector([pool.serving.driver.snapshot for pool in pools]))
     observers: list[RequestObserver] = [metrics]
-    background: list[Background] = [*monitors]
+    background: list[Background] = [pool.monitor for pool in pools]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
         background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
-    front_end_options = _front_end_options(settings)
     proxy = ProxyHandler(
         pools=directory,
-        options=front_end_options,
+        options=front_end_options(settings),
         clock=monotonic_clock,
         new_id=_id_source(),
         observer=_Observers(observers),
     )
-    return Gateway(
-        front_end=FrontEnd(proxy=proxy, pools=directory, options=front_end_options),
+    front_end = FrontEnd(proxy=proxy, pools=directory, options=front_end_options(settings))
+    configuration = ConfigurationInForce(settings, load=load or (lambda: settings))
+    configuration.add(
+        ServedPools(pools, directory=directory).follow,
+        lambda new: partial(metrics.set_services, _service_names(new)),
+        lambda new: partial(front_end.reconfigure, front_end_options(new)),
+        lambda new: partial(_follow_logging, configuration.settings, new),
+    )
+    reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
+    background.append(reloader)
+    gateway = Gateway(
+        front_end=front_end,
         admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
         pools=directory,
         background=background,
@@ -153,48 +160,74 @@ def build_gateway(settings: Settings, files: ExitStack) -> Gateway:
             ListenOptions(host=settings.admin_host, port=settings.admin_port),
         ),
     )
+    return Assembled(gateway, configuration, reloader)
 
 
-def _serving_pool(
+def _pools(settings: Settings, seed: int, files: ExitStack) -> list[ServedPool]:
+    policies = scheduling_policies(settings)
+    return [
+        _pool(
+            settings,
+            pool,
+            policies[pool.name],
+            seed=seed + number,
+            observers=_journals(settings, pool, policies[pool.name], seed + number, files),
+        )
+        for number, pool in enumerate(settings.effective_pools())
+    ]
+
+
+def _pool(
     settings: Settings,
     pool: PoolSettings,
     policy: SchedulingPolicy,
     *,
     seed: int,
     observers: Sequence[SchedulerObserver],
-) -> ServingPool:
-    timeouts = BackendTimeouts(
-        connect_s=settings.connect_timeout,
-        first_byte_s=settings.first_byte_timeout,
-        stall_s=settings.stall_timeout,
-        slow_reader_s=settings.slow_reader_timeout,
+) -> ServedPool:
+    backends = BackendDirectory()
+    driver = SchedulerDriver(
+        scheduler=build_scheduler(policy, Random(seed)),
+        clock=monotonic_clock,
+        observers=observers,
     )
-    clients = {}
-    for url in pool.servers:
-        endpoint = BackendEndpoint.parse(url)
-        options = BackendConnectOptions(
-            endpoint=endpoint,
-            timeouts=timeouts,
-            tls=ssl.create_default_context() if endpoint.tls else None,
-        )
-        clients[BackendId(url)] = BackendClient(options, clock=monotonic_clock)
-    return ServingPool(
-        pool=policy.pool,
-        driver=SchedulerDriver(
-            scheduler=build_scheduler(policy, Random(seed)),
-            clock=monotonic_clock,
-            observers=observers,
-        ),
-        backends=BackendDirectory(clients),
-        options=PoolOptions(
-            forwarding=forwarding_policy(pool),
-            servers_use_priority=pool.servers_use_priority,
-            trusts_priority=pool.trust_client_priority,
-            inject_usage=frozenset(
-                ServiceName(service.name) for service in pool.services if service.inject_usage
-            ),
-        ),
+    monitor = BackendMonitor(
+        backends=backends,
+        deliver=driver.deliver,
+        clock=monotonic_clock,
+        rng=Random(f"{seed} monitor {pool.name}"),
+        options=monitor_options(settings),
     )
+    servers = PoolServers(
+        name=pool.name,
+        backends=backends,
+        monitor=monitor,
+        driver=driver,
+        connector=BackendConnector(timeouts=backend_timeouts(settings), clock=monotonic_clock),
+    )
+    declare_configured(servers, pool)
+    serving = ServingPool(
+        pool=policy.pool, driver=driver, backends=backends, options=pool_options(pool)
+    )
+    return ServedPool(serving=serving, servers=servers, monitor=monitor, policy=policy)
+
+
+def _service_names(settings: Settings) -> list[ServiceName]:
+    return [
+        ServiceName(service.name)
+        for pool in settings.effective_pools()
+        for service in pool.services
+    ]
+
+
+def _follow_logging(old: Settings, new: Settings) -> None:
+    if (new.log_level, new.log_format) != (old.log_level, old.log_format):
+        configure_logging(level=new.log_level, as_json=new.log_format == "json")
+
+
+def _reload_files(settings: Settings) -> tuple[Path, ...]:
+    """Files that are looked at for changes."""
+    return (settings.file,) if settings.reload_on_change and settings.file else ()
 
 
 def _journals(
@@ -215,26 +248,6 @@ def _journals(
 
 def _opened(path: Path, files: ExitStack) -> IO[bytes]:
     return files.enter_context(path.open("wb", buffering=1 << 16))
-
-
-def _front_end_options(settings: Settings) -> FrontEndOptions:
-    return FrontEndOptions(
-        max_body_bytes=settings.max_body_size,
-        body_timeout_s=settings.body_timeout,
-        idle_s=settings.client_idle_timeout,
-        debug_headers=settings.debug_headers,
-        cors_origins=frozenset(settings.cors_allow_origins),
-    )
-
-
-def _monitor_options(settings: Settings) -> MonitorOptions:
-    return MonitorOptions(
-        metrics_interval_s=settings.metrics_interval,
-        health_interval_s=settings.health_interval,
-        models_interval_s=settings.models_interval,
-        timeout_s=settings.probe_timeout,
-        failures_to_leave=settings.health_failures_to_leave,
-    )
 
 
 def _id_source() -> Callable[[], str]:

@@ -6,7 +6,7 @@ two awaits nothing changes.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -187,6 +187,7 @@ class SchedulerDriver:
         self._observers = tuple(observers)
         self._leases: dict[RequestId, Lease] = {}
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
+        self._when_empty: dict[BackendId, Callable[[], None]] = {}
         self._last_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
@@ -225,6 +226,20 @@ class SchedulerDriver:
     def explain(self, request_id: RequestId) -> Explanation | None:
         """Why a recent request went where it did."""
         return self._scheduler.explain(request_id)
+
+    def in_flight(self, backend_id: BackendId) -> int:
+        """Requests that were sent to the server, or are about to be, and have not ended."""
+        return len(self._streams.get(backend_id, ()))
+
+    def call_when_empty(self, backend_id: BackendId, action: Callable[[], None]) -> None:
+        """Call `action` soon after the last request at the server has ended, once.
+
+        It may be sent another one before that: `action` must look. It replaces an earlier one.
+        """
+        if backend_id in self._streams:
+            self._when_empty[backend_id] = action
+        else:
+            asyncio.get_running_loop().call_soon(action)
 
     def stop(self) -> None:
         """Cancel the timers for good; requests that still wait are the callers' to cancel."""
@@ -267,6 +282,9 @@ class SchedulerDriver:
         if not streams:
             del self._streams[backend_id]
             self._last_chunk_at.pop(backend_id, None)
+            if backend_id in self._when_empty:
+                # Not now: the scheduler is yet to be told of the end.
+                asyncio.get_running_loop().call_soon(self._when_empty.pop(backend_id))
 
     # -- timers -----------------------------------------------------------------------------
 

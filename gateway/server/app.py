@@ -90,14 +90,18 @@ class Gateway:
         self._admins = Listener(admin.handle, listen[1])
 
     async def run(
-        self, *, stop: asyncio.Event, drain_s: float, started: Callable[[int, int], None]
+        self,
+        *,
+        stop: asyncio.Event,
+        drain_s: Callable[[], float],
+        started: Callable[[int, int], None],
     ) -> None:
-        """Serve until `stop` is set, then finish what is in flight within `drain_s`.
+        """Serve until `stop` is set, then finish what is in flight within `drain_s()`.
 
         Args:
             stop: set it to end.
-            drain_s: grace for requests in flight; streams still open then end with an error
-                event.
+            drain_s: asked at the end for the grace for requests in flight; streams still open
+                then end with an error event.
             started: called with the ports of clients and administrators once both listen.
 
         Raises:
@@ -113,7 +117,7 @@ class Gateway:
                 ]
                 started(self._clients.port, self._admins.port)
                 await stop.wait()
-                await self._drain(drain_s)
+                await self._drain(drain_s())
                 for task in tasks:
                     task.cancel()
         finally:

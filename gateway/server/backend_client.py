@@ -1,6 +1,7 @@
 """Our own small HTTP client for one model server: kept-alive connections and one exchange each."""
 
 import asyncio
+from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.runtime.clock import Clock
@@ -13,7 +14,7 @@ from gateway.server.backend_connection import (
     ResponseHead,
     ResponseSink,
 )
-from gateway.server.options import BackendConnectOptions
+from gateway.server.options import BackendConnectOptions, BackendTimeouts
 
 
 class FetchedResponse(NamedTuple):
@@ -44,6 +45,10 @@ class BackendClient:
     def authority(self) -> str:
         """Value of the Host header for this server."""
         return self._options.endpoint.authority
+
+    def set_timeouts(self, timeouts: BackendTimeouts) -> None:
+        """Change the bounds, also on exchanges under way."""
+        self._options = replace(self._options, timeouts=timeouts)
 
     @property
     def open_connections(self) -> int:

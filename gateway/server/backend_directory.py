@@ -1,20 +1,38 @@
 """The model servers of one pool as the HTTP shell sees them: clients, and models of the healthy."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from gateway.scheduling.model import BackendId, ServedModel
 from gateway.server.backend_client import BackendClient
+from gateway.server.options import BackendTimeouts
 
 
 class BackendDirectory:
-    """Servers by id. The monitor writes who is healthy and what they serve; routing reads."""
+    """Servers by id. The monitor writes who takes requests and what they serve; routing reads."""
 
-    def __init__(self, clients: dict[BackendId, BackendClient]) -> None:
+    def __init__(self, clients: Mapping[BackendId, BackendClient] = MappingProxyType({})) -> None:
         self._clients = dict(clients)
         self._models: dict[BackendId, tuple[ServedModel, ...]] = {}
         self._served: dict[str, ServedModel] = {}
         self._suspicions = {backend_id: asyncio.Event() for backend_id in clients}
+
+    def add(self, backend_id: BackendId, client: BackendClient) -> None:
+        """Take in a server; it is not healthy before the monitor says so."""
+        self._clients[backend_id] = client
+        self._suspicions[backend_id] = asyncio.Event()
+
+    def remove(self, backend_id: BackendId) -> None:
+        """Forget a server and close its connections; none of our requests may be there."""
+        self.set_unusable(backend_id)
+        del self._suspicions[backend_id]
+        self._clients.pop(backend_id).close()
+
+    def set_timeouts(self, timeouts: BackendTimeouts) -> None:
+        """Change the bounds on attempts, also on those under way."""
+        for client in self._clients.values():
+            client.set_timeouts(timeouts)
 
     def client(self, backend_id: BackendId) -> BackendClient:
         """Return the client of a server of this pool."""
@@ -25,7 +43,7 @@ class BackendDirectory:
 
     @property
     def any_usable(self) -> bool:
-        """Whether at least one server is healthy."""
+        """Whether at least one server takes requests."""
         return bool(self._models)
 
     def set_models(self, backend_id: BackendId, models: tuple[ServedModel, ...]) -> None:
@@ -34,9 +52,9 @@ class BackendDirectory:
         self._reindex()
 
     def set_unusable(self, backend_id: BackendId) -> None:
-        """Note that a server is not healthy."""
-        self._models.pop(backend_id, None)
-        self._reindex()
+        """Note that a server takes no requests."""
+        if self._models.pop(backend_id, None) is not None:
+            self._reindex()
 
     def suspect(self, backend_id: BackendId) -> None:
         """Ask the monitor to look at a server now: something failed there."""

@@ -7,6 +7,7 @@ from random import Random
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.events import (
+    BackendDraining,
     BackendJoined,
     BackendLeft,
     BackendLoadReported,
@@ -45,14 +46,61 @@ class BackendMonitor:
         self._clock = clock
         self._rng = rng
         self._options = options
+        self._watches = {backend_id: _Watch(backend_id) for backend_id in backends}
+        self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for backend_id in self._backends:
-                watch = _Watch(backend_id)
-                group.create_task(self._watch_health(watch), name=f"health of {backend_id}")
-                group.create_task(self._watch_metrics(watch), name=f"metrics of {backend_id}")
+            self._group = group
+            try:
+                for watch in self._watches.values():
+                    self._start(watch, group)
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
+
+    def reconfigure(self, options: MonitorOptions) -> None:
+        """Watch in another way from the next look on."""
+        self._options = options
+
+    def add(self, backend_id: BackendId, *, draining: bool) -> None:
+        """Watch one more server, which the directory has."""
+        watch = self._watches[backend_id] = _Watch(backend_id, draining=draining)
+        if self._group is not None:
+            self._start(watch, self._group)
+
+    def drain(self, backend_id: BackendId) -> None:
+        """Let a server have nothing new; what runs there goes on."""
+        watch = self._watches[backend_id]
+        watch.draining = True
+        self._backends.set_unusable(backend_id)
+        if watch.joined:
+            self._deliver(BackendDraining(backend_id))
+
+    def resume(self, backend_id: BackendId) -> None:
+        """Let a server that was draining take requests again, as soon as it is healthy."""
+        watch = self._watches[backend_id]
+        watch.draining = False
+        self._join(watch)
+
+    def remove(self, backend_id: BackendId) -> None:
+        """Watch a server no longer."""
+        watch = self._watches.pop(backend_id)
+        for task in watch.tasks:
+            task.cancel()
+        self._leave(watch)
+
+    def is_healthy(self, backend_id: BackendId) -> bool:
+        """Whether a server is up and lists models, draining or not."""
+        return self._watches[backend_id].models is not None
+
+    def _start(self, watch: "_Watch", group: asyncio.TaskGroup) -> None:
+        name = watch.backend_id
+        watch.tasks = (
+            group.create_task(self._watch_health(watch), name=f"health of {name}"),
+            group.create_task(self._watch_metrics(watch), name=f"metrics of {name}"),
+        )
 
     async def _watch_health(self, watch: "_Watch") -> None:
         suspicion = self._backends.suspicion(watch.backend_id)
@@ -93,20 +141,26 @@ class BackendMonitor:
         watch.models_read_at = self._clock()
         if models != watch.models:
             watch.models = models
-            watch.say_in(len(models))
-            self._backends.set_models(watch.backend_id, models)
-            self._deliver(BackendJoined(watch.backend_id, models))
+            self._join(watch)
+
+    def _join(self, watch: "_Watch") -> None:
+        if watch.models is not None and not watch.draining:
+            watch.joined = True
+            watch.say_in(len(watch.models))
+            self._backends.set_models(watch.backend_id, watch.models)
+            self._deliver(BackendJoined(watch.backend_id, watch.models))
 
     def _leave(self, watch: "_Watch") -> None:
-        if watch.models is not None:
-            watch.models = None
+        watch.models = None
+        if watch.joined:
+            watch.joined = False
             self._backends.set_unusable(watch.backend_id)
             self._deliver(BackendLeft(watch.backend_id))
 
     async def _watch_metrics(self, watch: "_Watch") -> None:
         never = asyncio.Event()
         while True:
-            if watch.models is not None:
+            if watch.joined:
                 await self._read_metrics(watch)
             await self._pause(self._options.metrics_interval_s, never)
 
@@ -119,7 +173,7 @@ class BackendMonitor:
                 self._backends.suspect(watch.backend_id)
             return
         # The server may have left while the page was on its way.
-        if page.status == 200 and watch.models is not None:
+        if page.status == 200 and watch.joined:
             load = scan_metrics(page.body)
             self._deliver(BackendLoadReported(watch.backend_id, load, taken_at))
 
@@ -140,10 +194,17 @@ class BackendMonitor:
 
 
 class _Watch:
-    """What is known of one server; `models` is None while it is out."""
+    """What is known of one server; `models` is None while it is out.
 
-    def __init__(self, backend_id: BackendId) -> None:
+    `joined` says whether the scheduler has it: from its joining until it leaves, so also while it
+    drains.
+    """
+
+    def __init__(self, backend_id: BackendId, *, draining: bool = False) -> None:
         self.backend_id = backend_id
+        self.draining = draining
+        self.joined = False
+        self.tasks: tuple[asyncio.Task[None], ...] = ()
         self.failures = 0
         self.models: tuple[ServedModel, ...] | None = None
         self.models_read_at = 0.0

@@ -47,6 +47,11 @@ class FrontEnd:
         self.idle = asyncio.Event()
         self.idle.set()
 
+    def reconfigure(self, options: FrontEndOptions) -> None:
+        """Allow something else, to requests that come from now on."""
+        self._options = options
+        self._proxy.reconfigure(options)
+
     @property
     def in_flight(self) -> int:
         """Number of requests being handled."""

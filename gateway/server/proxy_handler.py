@@ -71,6 +71,10 @@ class ProxyHandler:
         self._new_id = new_id
         self._observer = observer
 
+    def reconfigure(self, options: FrontEndOptions) -> None:
+        """Allow something else, to requests that come from now on."""
+        self._options = options
+
     async def handle(
         self, request: web.BaseRequest, channel: ClientChannel, target: str, headers: bytes
     ) -> None:

@@ -32,6 +32,10 @@ class PoolDirectory:
     """All pools of the gateway. Pools are asked in the order given."""
 
     def __init__(self, pools: Sequence[ServingPool]) -> None:
+        self.replace(pools)
+
+    def replace(self, pools: Sequence[ServingPool]) -> None:
+        """Route by these from now on; requests that have their route keep it."""
         self._pools = tuple(pools)
         self._by_model = {
             service.model: Route(pool, service)

@@ -37,7 +37,7 @@ def load_settings(flags: Mapping[str, object], config: Path | None = None) -> Se
         | {key: variable(key) for key in variables}
         | {key: flag(key) for key in flags}
     )
-    return _validated(file_values | variables | dict(flags), sources)
+    return _validated(file_values | variables | dict(flags), sources, file=config)
 
 
 def load_file(config: Path) -> Settings:
@@ -47,7 +47,7 @@ def load_file(config: Path) -> Settings:
         ConfigurationError: lists everything found wrong.
     """
     values = read_file(config)
-    return _validated(values, dict.fromkeys(values, str(config)))
+    return _validated(values, dict.fromkeys(values, str(config)), file=config)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def _read_keys(path: Path) -> tuple[ApiKeySettings, ...]:
     try:
         return _KeyFile(**values).api_keys
     except ValidationError as error:
-        raise ConfigurationError(problems_of(error, dict.fromkeys(values, str(path)))) from error
+        sources = dict.fromkeys(values, str(path))
+        raise ConfigurationError(problems_of(error, sources, section=_KeyFile)) from error
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -126,14 +127,18 @@ def _read_environment() -> dict[str, Any]:
         raise fault(variable("pools"), "", f"expected JSON: {error.__cause__}") from error
 
 
-def _validated(values: dict[str, Any], sources: Mapping[str, str]) -> Settings:
+def _validated(
+    values: dict[str, Any], sources: Mapping[str, str], *, file: Path | None
+) -> Settings:
     try:
-        settings = Settings(**values).with_origins(sources)
+        settings = Settings(**values)
     except ValidationError as error:
         raise ConfigurationError(problems_of(error, sources)) from error
     if settings.api_keys_file is not None:
         keys = settings.api_keys + _read_keys(settings.api_keys_file)
         settings = settings.model_copy(update={"api_keys": keys})
+        sources = {"api_keys": str(settings.api_keys_file), **sources}
+    settings = settings.with_origins(sources, file=file)
     problems = faults(settings)
     if problems:
         raise ConfigurationError(problems)

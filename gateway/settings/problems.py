@@ -58,21 +58,23 @@ def hint(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def problems_of(error: ValidationError, sources: Mapping[str, str]) -> list[Problem]:
-    """Translate pydantic's errors; `sources` tells where each top-level key came from."""
+def problems_of(
+    error: ValidationError, sources: Mapping[str, str], *, section: type[BaseModel] = Settings
+) -> list[Problem]:
+    """Translate pydantic's errors of a `section`; `sources` tells where its keys came from."""
     found = []
     for detail in error.errors(include_url=False):
         if detail["type"] == "default_factory_not_called":
             continue  # follows from another fault of the same section
         source = sources.get(str(detail["loc"][0]), "") if detail["loc"] else ""
-        found.append(Problem(source, key_path(detail["loc"]), _text(detail)))
+        found.append(Problem(source, key_path(detail["loc"]), _text(detail, section)))
     return found
 
 
-def _text(detail: ErrorDetails) -> str:
+def _text(detail: ErrorDetails, section: type[BaseModel]) -> str:
     match detail["type"]:
         case "extra_forbidden":
-            known = sorted(_keys_beside(detail["loc"]))
+            known = sorted(_keys_beside(detail["loc"], section))
             return "unknown key" + hint(str(detail["loc"][-1]), known)
         case "missing":
             return "missing, and required"
@@ -102,9 +104,9 @@ def _masked(value: object) -> object:
     return [_masked(item) for item in value] if isinstance(value, list) else value
 
 
-def _keys_beside(location: Sequence[int | str]) -> set[str]:
-    """Keys that the section around `location` knows."""
-    model: type[BaseModel] = Settings
+def _keys_beside(location: Sequence[int | str], section: type[BaseModel]) -> set[str]:
+    """Keys that the section around `location`, which starts at `section`, knows."""
+    model = section
     for step in location[:-1]:
         if isinstance(step, str):
             model = _section(model.model_fields[step].annotation) or model

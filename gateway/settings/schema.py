@@ -103,6 +103,7 @@ class Settings(AccessSettings, PoolDefaults):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _file: Path | None = PrivateAttr(default=None)
 
     host: Name = Field("0.0.0.0", description="address of the clients' listener")  # noqa: S104 - clients come from other machines
     port: Port = Field(8080, description="port of the clients' listener")
@@ -134,6 +135,10 @@ class Settings(AccessSettings, PoolDefaults):
     health_failures_to_leave: Annotated[int, Field(ge=1)] = Field(
         3, description="failed polls of /health in a row that take a server out"
     )
+    reload_on_change: bool = Field(
+        default=False,
+        description="reload when the file changes, as on SIGHUP",
+    )
     drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
     request_log: Path | None = Field(
         Path("-"), description="file that gets a JSON line per request; - is standard output"
@@ -151,10 +156,16 @@ class Settings(AccessSettings, PoolDefaults):
         """Where each top-level key that is not a default came from."""
         return self._origins
 
-    def with_origins(self, origins: Mapping[str, str]) -> Self:
-        """A copy that remembers where its values came from."""
+    @property
+    def file(self) -> Path | None:
+        """The file that was read, if any."""
+        return self._file
+
+    def with_origins(self, origins: Mapping[str, str], *, file: Path | None = None) -> Self:
+        """A copy that remembers where its values came from, and the file that was read."""
         copy = self.model_copy()
         copy._origins = dict(origins)  # noqa: SLF001 - the copy is one of us
+        copy._file = file  # noqa: SLF001 - likewise
         return copy
 
     def effective_pools(self) -> tuple[PoolSettings, ...]:

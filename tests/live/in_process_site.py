@@ -79,9 +79,11 @@ async def _gateway(settings: Settings) -> AsyncIterator[tuple[int, int]]:
     stop = asyncio.Event()
     ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     with ExitStack() as files:
-        gateway = build_gateway(settings, files)
+        gateway = build_gateway(settings, files).gateway
         running = asyncio.create_task(
-            gateway.run(stop=stop, drain_s=1.0, started=lambda *both: ports.set_result(both))
+            gateway.run(
+                stop=stop, drain_s=lambda: 1.0, started=lambda *both: ports.set_result(both)
+            )
         )
         try:
             yield await ports

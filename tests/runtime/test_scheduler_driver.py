@@ -296,3 +296,28 @@ async def test_a_failure_after_the_first_token_cannot_be_called_retryable() -> N
         with pytest.raises(ValueError, match="after its first token"):
             lease.failed(FailureKind.RESET, retryable=True)
     assert (in_flight(driver), driver.open_leases) == (0, 0)
+
+
+# -- servers that leave -----------------------------------------------------------------------
+
+
+async def test_an_action_waits_for_the_last_request_at_a_server() -> None:
+    driver = driver_of(A)
+    called: list[int] = []
+    async with driver.lease(request()) as lease:
+        await lease.dispatch()
+        driver.call_when_empty(A, lambda: called.append(driver.in_flight(A)))
+        await asyncio.sleep(0)
+        assert not called
+        lease.finished(TokenUsage())
+    await asyncio.sleep(0)
+    assert called == [0]
+
+
+async def test_an_action_for_a_server_without_requests_is_called_soon() -> None:
+    driver = driver_of(A)
+    called: list[int] = []
+    driver.call_when_empty(A, lambda: called.append(1))
+    assert not called
+    await asyncio.sleep(0)
+    assert called == [1]

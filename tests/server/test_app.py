@@ -42,7 +42,7 @@ class Running:
         self.ports = (clients, admins)
 
     def start(self, drain_s: float) -> None:
-        run = self.gateway.run(stop=self.stop, drain_s=drain_s, started=self.started)
+        run = self.gateway.run(stop=self.stop, drain_s=lambda: drain_s, started=self.started)
         self.task = asyncio.create_task(run)
 
 

@@ -1,0 +1,1 @@
+"""What changes the running gateway: reload, administrators, the servers that are discovered."""
