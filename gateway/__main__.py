@@ -165,6 +165,7 @@ COMMANDS = MappingProxyType(
         "serve": Command("serve clients (the default)", add_setting_flags, _serve),
         "demo": Command("serve a pool of simulated vLLM servers", _add_demo, _demo),
         "check-config": Command("say what is wrong with a file", _add_file, _check_config),
+        "make-key": _elsewhere("make an API key for a client", "gateway.settings.key_command"),
         "simulate-server": _elsewhere("run one simulated vLLM server", "gateway.simulator.command"),
         "benchmark": _elsewhere(
             "compare policies in virtual time", "gateway.policy_benchmark.command"

@@ -19,11 +19,13 @@ from typing import IO, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.control.access import AccessRules, ServingCertificate
 from gateway.control.configuration import ConfigurationInForce
 from gateway.control.reload import Reloader
 from gateway.control.served_pools import ServedPool, ServedPools, declare_configured
 from gateway.control.server_options import (
     backend_timeouts,
+    connection_limits,
     front_end_options,
     monitor_options,
     pool_options,
@@ -35,10 +37,13 @@ from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.model import ServiceName
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.server.admin import AdminPages
+from gateway.server.admin_access import AdminAccess
+from gateway.server.api_keys import AccessControl
 from gateway.server.app import Background, Gateway, ListenOptions
 from gateway.server.backend_connector import BackendConnector
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.backend_monitor import BackendMonitor
+from gateway.server.entrance import Entrance
 from gateway.server.front_end import FrontEnd
 from gateway.server.pool_servers import PoolServers
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
@@ -46,12 +51,17 @@ from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.settings.policies import scheduling_policies
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import PoolSettings, Settings
+from gateway.settings.tls import server_side_context
 from gateway.telemetry.journal import JournalWriter
 from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
-from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
+from gateway.telemetry.scrape_collectors import (
+    ConnectionsCollector,
+    LostLinesCollector,
+    SchedulerCollector,
+)
 
 _LOG = logging.getLogger("gateway")
 _LOG_FLUSH_S = 1.0
@@ -85,7 +95,7 @@ async def serve(
         OSError: an address or the journal cannot be opened.
     """
     configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
-    streams = _raise_descriptor_limit()
+    _raise_descriptor_limit()
     stop = asyncio.Event()
     with ExitStack() as files:
         gateway, configuration, reloader = build_gateway(settings, files, load=load)
@@ -95,12 +105,14 @@ async def serve(
 
         def announce(client_port: int, admin_port: int) -> None:
             _LOG.info(
-                "clients: http://%s:%d/v1  administration: http://%s:%d  (up to %d streams)",
+                "clients: %s://%s:%d/v1  administration: %s://%s:%d  (up to %d streams)",
+                "https" if settings.tls_certificate else "http",
                 settings.host,
                 client_port,
+                "https" if settings.admin_tls else "http",
                 settings.admin_host,
                 admin_port,
-                streams,
+                _streams_allowed(),
             )
             if started is not None:
                 started(client_port, admin_port)
@@ -131,35 +143,57 @@ def build_gateway(
         observers.append(log)
         background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
+    access = AccessControl(clock=monotonic_clock, salt=secrets.token_bytes(16))
+    entrance = Entrance(access=access, pools=directory, clock=monotonic_clock)
     proxy = ProxyHandler(
         pools=directory,
         options=front_end_options(settings),
         clock=monotonic_clock,
         new_id=_id_source(),
         observer=_Observers(observers),
+        entrance=entrance,
     )
-    front_end = FrontEnd(proxy=proxy, pools=directory, options=front_end_options(settings))
+    front_end = FrontEnd(
+        proxy=proxy, pools=directory, options=front_end_options(settings), entrance=entrance
+    )
+    pages = AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry))
+    admin = AdminAccess(pages.handle, host=settings.admin_host)
+    rules = AccessRules(access=access, entrance=entrance, admin=admin)
+    rules.follow(settings)()
+    certificate = ServingCertificate(settings)
     configuration = ConfigurationInForce(settings, load=load or (lambda: settings))
     configuration.add(
+        certificate.follow,
         ServedPools(pools, directory=directory).follow,
+        rules.follow,
         lambda new: partial(metrics.set_services, _service_names(new)),
         lambda new: partial(front_end.reconfigure, front_end_options(new)),
         lambda new: partial(_follow_logging, configuration.settings, new),
     )
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
     background.append(reloader)
+    limits = connection_limits(settings, descriptors=_streams_allowed())
     gateway = Gateway(
         front_end=front_end,
-        admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
+        admin=admin,
         pools=directory,
         background=background,
         listen=(
             ListenOptions(
-                host=settings.host, port=settings.port, idle_s=settings.client_idle_timeout
+                host=settings.host,
+                port=settings.port,
+                idle_s=settings.client_idle_timeout,
+                tls=certificate.context,
+                limits=limits,
             ),
-            ListenOptions(host=settings.admin_host, port=settings.admin_port),
+            ListenOptions(
+                host=settings.admin_host,
+                port=settings.admin_port,
+                tls=certificate.context if settings.admin_tls else None,
+            ),
         ),
     )
+    registry.register(ConnectionsCollector(*gateway.connections))
     return Assembled(gateway, configuration, reloader)
 
 
@@ -185,6 +219,7 @@ def _pool(
     seed: int,
     observers: Sequence[SchedulerObserver],
 ) -> ServedPool:
+    options = pool_options(pool, requires_keys=settings.requires_keys)
     backends = BackendDirectory()
     driver = SchedulerDriver(
         scheduler=build_scheduler(policy, Random(seed)),
@@ -203,12 +238,15 @@ def _pool(
         backends=backends,
         monitor=monitor,
         driver=driver,
-        connector=BackendConnector(timeouts=backend_timeouts(settings), clock=monotonic_clock),
+        connector=BackendConnector(
+            timeouts=backend_timeouts(settings),
+            clock=monotonic_clock,
+            make_tls=partial(server_side_context, pool),
+            authorization=options.forwarding.authorization,
+        ),
     )
     declare_configured(servers, pool)
-    serving = ServingPool(
-        pool=policy.pool, driver=driver, backends=backends, options=pool_options(pool)
-    )
+    serving = ServingPool(pool=policy.pool, driver=driver, backends=backends, options=options)
     return ServedPool(serving=serving, servers=servers, monitor=monitor, policy=policy)
 
 
@@ -227,7 +265,10 @@ def _follow_logging(old: Settings, new: Settings) -> None:
 
 def _reload_files(settings: Settings) -> tuple[Path, ...]:
     """Files that are looked at for changes."""
-    return (settings.file,) if settings.reload_on_change and settings.file else ()
+    if not settings.reload_on_change:
+        return ()
+    named = (settings.file, settings.api_keys_file, settings.tls_certificate, settings.tls_key)
+    return tuple(path for path in named if path is not None)
 
 
 def _journals(
@@ -271,11 +312,15 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _raise_descriptor_limit() -> int:
-    """Raise the soft limit on open files to the hard one; return how many streams that allows."""
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit on open files to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _streams_allowed() -> int:
+    """How many streams the limit on open files leaves room for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, soft - _DESCRIPTORS_KEPT) // _DESCRIPTORS_PER_STREAM
 

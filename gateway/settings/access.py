@@ -81,7 +81,7 @@ class ClientLimits(BaseModel):
 class AccessSettings(ClientLimits):
     """Keys and certificates."""
 
-    api_keys: tuple[ApiKeySettings, ...] = ()
+    api_keys: tuple[ApiKeySettings, ...] = Field((), description="keys that clients need")
     api_keys_file: Path | None = Field(
         None, description="YAML file with more `api_keys`, such as a mounted secret"
     )

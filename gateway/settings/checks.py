@@ -62,11 +62,11 @@ def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
 
 def _access_warnings(settings: Settings) -> Iterator[tuple[str, str]]:
     if settings.admin_api_key is None and not _is_loopback(settings.admin_host):
-        yield (
-            "admin_host",
+        text = (
             f"administration listens on {settings.admin_host} and asks for no key: anybody who"
-            " reaches it may see and do everything; set admin_api_key, or keep to 127.0.0.1",
+            " reaches it may see and do everything; set admin_api_key, or keep to 127.0.0.1"
         )
+        yield "admin_host", text
     for index, pool in enumerate(settings.effective_pools()):
         if not pool.upstream_tls_verify:
             key = f"pools[{index}].upstream_tls_verify"
@@ -112,7 +112,8 @@ def _tls_faults(settings: Settings) -> Iterator[tuple[str, str]]:
     except TlsFileError as error:
         yield error.key, f"{error.path}: {error.text}"
     for index, pool in enumerate(settings.effective_pools()):
-        if any(url.startswith("https://") for url in pool.servers):
+        files = (pool.upstream_tls_ca, pool.upstream_tls_certificate, pool.upstream_tls_key)
+        if any(files) or any(url.startswith("https://") for url in pool.servers):
             try:
                 server_side_context(pool)
             except TlsFileError as error:

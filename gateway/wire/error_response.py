@@ -35,6 +35,9 @@ class ProtocolError(StrEnum):
     """The API key has used up its requests per minute."""
     KEY_TOKENS = "key_tokens"
     """The API key has used up its tokens per minute."""
+    CONNECTIONS = "connections"
+    """Every place for a connection is taken by one with a request."""
+    CLIENT_CONNECTIONS = "connections_per_client"
     CLIENT_IN_FLIGHT = "client_in_flight"
     """One client, by key or address, has as many requests in flight as it may."""
     GATEWAY_IN_FLIGHT = "gateway_in_flight"
@@ -235,11 +238,17 @@ def _protocol(error: ProtocolError) -> _Error:  # noqa: C901, PLR0911, PLR0912 (
             message = "A valid API key is needed: Authorization: Bearer <key>."
             return _Error(401, "AuthenticationError", message)
         case ProtocolError.FORBIDDEN:
-            return _Error(403, "PermissionDeniedError", "This API key may not do this.")
+            return _Error(403, "PermissionDeniedError", "This is not allowed.")
         case ProtocolError.HEADER_TOO_LARGE:
             return _Error(431, error, "The request's headers are too large, or too many.")
         case ProtocolError.HEADER_TOO_SLOW:
             return _Error(408, error, "The request's headers did not arrive in time.", retry=True)
+        case ProtocolError.CONNECTIONS:
+            message = "The gateway has too many connections. Try again later."
+            return _Error(503, error, message, retry=True)
+        case ProtocolError.CLIENT_CONNECTIONS:
+            message = "This address has too many connections. Close some, or use them again."
+            return _Error(429, error, message, retry=True)
         case ProtocolError.KEY_REQUESTS:
             message = "This API key has used up its requests per minute. Try again later."
             return _Error(429, error, message, retry=True)
