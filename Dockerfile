@@ -1,19 +1,28 @@
-FROM python:3.11-slim AS build
+# Two stages: the first builds, the second has only what serves. Runs as a user without rights and
+# writes nothing: docker run --read-only --user 10001 --cap-drop ALL ...
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY requirements/runtime.lock requirements/
-RUN python -m venv /opt/gateway \
-    && /opt/gateway/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/runtime.lock
-COPY requirements/build.lock requirements/
-RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements/build.lock
+COPY requirements/runtime.lock requirements/build.lock requirements/
+RUN python3 -m venv /opt/gateway \
+    && /opt/gateway/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/runtime.lock \
+    && python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY config/workloads config/workloads
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+    && /opt/gateway/bin/pip uninstall --yes --quiet setuptools pip
 
-FROM python:3.11-slim
-RUN useradd --system --uid 10001 gateway
+FROM ${PYTHON_IMAGE}
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin gateway
 COPY --from=build /opt/gateway /opt/gateway
+ENV PATH=/opt/gateway/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
 USER 10001
 EXPOSE 8080 8081
-ENTRYPOINT ["/opt/gateway/bin/llm-gateway"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["llm-gateway", "health"]
+ENTRYPOINT ["llm-gateway"]

@@ -122,6 +122,16 @@ def _serve(arguments: Namespace) -> int:
     return 0
 
 
+def _health(arguments: Namespace) -> int:
+    from gateway.server.health_probe import ask_health
+
+    settings = settings_of(arguments)
+    trouble = ask_health(settings.host, settings.port)
+    if trouble is not None:
+        print(f"{PROGRAM}: {trouble}", file=sys.stderr)
+    return int(trouble is not None)
+
+
 def _add_demo(parser: ArgumentParser) -> None:
     from gateway import demo
 
@@ -164,6 +174,7 @@ COMMANDS = MappingProxyType(
     {
         "serve": Command("serve clients (the default)", add_setting_flags, _serve),
         "demo": Command("serve a pool of simulated vLLM servers", _add_demo, _demo),
+        "health": Command("ask the gateway that runs here", add_setting_flags, _health),
         "check-config": Command("say what is wrong with a file", _add_file, _check_config),
         "make-key": _elsewhere("make an API key for a client", "gateway.settings.key_command"),
         "simulate-server": _elsewhere("run one simulated vLLM server", "gateway.simulator.command"),

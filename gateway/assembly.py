@@ -52,6 +52,7 @@ from gateway.settings.policies import scheduling_policies
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import PoolSettings, Settings
 from gateway.settings.tls import server_side_context
+from gateway.telemetry.health_log import log_health_change
 from gateway.telemetry.journal import JournalWriter
 from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
@@ -225,6 +226,7 @@ def _pool(
         scheduler=build_scheduler(policy, Random(seed)),
         clock=monotonic_clock,
         observers=observers,
+        health_observers=(log_health_change,),
     )
     monitor = BackendMonitor(
         backends=backends,

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from math import log
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import steepness
 from gateway.scheduling.model import (
@@ -50,6 +51,9 @@ def make_request(
     streamed: bool = True,
     generates: bool = True,
     prefix_blocks: tuple[int, ...] = (),
+    ttft_slo_s: float | None = None,
+    tpot_slo_s: float | None = None,
+    fairness_id: str | None = None,
 ) -> InferenceRequest:
     """A short streamed request for the base model, of the default service."""
     return InferenceRequest(
@@ -64,6 +68,9 @@ def make_request(
         streamed=streamed,
         generates=generates,
         prefix_blocks=prefix_blocks,
+        ttft_slo_s=ttft_slo_s,
+        tpot_slo_s=tpot_slo_s,
+        fairness_id=fairness_id,
     )
 
 
@@ -76,6 +83,7 @@ def make_service(
     priority: int = NON_CRITICAL,
     max_queue_wait_s: float | None = None,
     fairness_weight: float = 1.0,
+    max_share: float | None = None,
 ) -> LLMService:
     """A Non-Critical service that is answered by the base model unless `targets` say otherwise."""
     return LLMService(
@@ -87,6 +95,7 @@ def make_service(
         priority=priority,
         max_queue_wait_s=max_queue_wait_s,
         fairness_weight=fairness_weight,
+        max_share=max_share,
     )
 
 
@@ -99,6 +108,8 @@ def make_policy(
     accept_unregistered_models: bool = True,
     picker: PickerKind = PickerKind.LATENCY,
     fairness: FairnessDimension = FairnessDimension.SLO_ADHERENCE,
+    sub_flows: bool = False,
+    trusts_client_slo: bool = False,
 ) -> SchedulingPolicy:
     """Default parameters for a pool of these services; `slots` is the limit per server."""
     return SchedulingPolicy(
@@ -106,11 +117,12 @@ def make_policy(
             name="pool",
             services=services,
             accept_unregistered_models=accept_unregistered_models,
+            trusts_client_slo=trusts_client_slo,
         ),
         queue=QueuePolicy() if queue is None else queue,
         retry=RetryPolicy() if retry is None else retry,
         capacity=CapacityPolicy(max_requests_per_backend=slots, default_max_loras=max_loras),
-        fairness=FairnessPolicy(dimension=fairness),
+        fairness=FairnessPolicy(dimension=fairness, sub_flows=sub_flows),
         picker=PickerPolicy(kind=picker),
     )
 

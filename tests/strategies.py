@@ -46,7 +46,7 @@ objectives = st.sampled_from(
         LatencyObjective(ntpot_s=0.03),
     )
 )
-pauses_s = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 40.0))
+pauses_s = st.sampled_from((0.0, 0.0, 0.0, 0.001, 0.05, 0.5, 3.0, 40.0, 1_000.0))
 
 
 def served_models() -> st.SearchStrategy[tuple[ServedModel, ...]]:
@@ -69,7 +69,7 @@ def server_events() -> st.SearchStrategy[ServerEvent]:
         joined,
         joined,
         st.builds(BackendDraining, backend_id=backend_ids),
-        st.builds(BackendLeft, backend_id=backend_ids),
+        st.builds(BackendLeft, backend_id=backend_ids, for_good=st.booleans()),
     )
 
 
@@ -83,6 +83,7 @@ def services(draw: st.DrawFn) -> tuple[LLMService, ...]:
             "chat",
             priority=draw(st.sampled_from((CRITICAL, CRITICAL, NON_CRITICAL))),
             objective=draw(objectives),
+            max_share=draw(st.sampled_from((None, 0.2))),
         ),
         make_service("batch", priority=NON_CRITICAL, max_queue_wait_s=draw(waits_s)),
         make_service(
@@ -117,6 +118,8 @@ def policies(draw: st.DrawFn) -> SchedulingPolicy:
         accept_unregistered_models=draw(st.sampled_from((True, True, False))),
         picker=draw(st.sampled_from(PickerKind)),
         fairness=draw(st.sampled_from(FairnessDimension)),
+        sub_flows=draw(st.booleans()),
+        trusts_client_slo=draw(st.booleans()),
     )
 
 
@@ -153,6 +156,9 @@ def requests(draw: st.DrawFn, *, request_id: str = "r") -> InferenceRequest:
         streamed=draw(st.booleans()),
         generates=draw(st.sampled_from((True, True, True, False))),
         prefix_blocks=draw(st.sampled_from(((), (), (1,), (1, 2), (1, 3)))),
+        ttft_slo_s=draw(st.sampled_from((None, None, 0.02, 5.0))),
+        tpot_slo_s=draw(st.sampled_from((None, None, 0.001))),
+        fairness_id=draw(st.sampled_from((None, "ann", "bob"))),
     )
 
 

@@ -208,6 +208,15 @@ def test_an_interrupt_ends_without_a_word(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_health_of_a_gateway_that_does_not_answer_is_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free_port = listener.getsockname()[1]
+    assert main(["health", "--port", str(free_port)]) == 1
+    assert f"127.0.0.1:{free_port} does not answer" in refusal(capsys)
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out

@@ -39,7 +39,7 @@ def pasted(paragraph: str) -> str:
         ["sh", "-ec", f"# {paragraph}"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=True,
         cwd=ROOT,
     ).stdout

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.runtime.clock import Clock
+from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Dispatch, RefusalReason
 from gateway.scheduling.events import (
     DeadlinePassed,
@@ -48,6 +49,14 @@ class SchedulerObserver(Protocol):
 
     def observed(self, event: SchedulerEvent, decisions: Sequence[Decision], *, now: float) -> None:
         """Take note of one event and what followed from it. Must not raise."""
+        ...
+
+
+class HealthObserver(Protocol):
+    """Hears of servers that were ejected or taken back; the log is such."""
+
+    def __call__(self, change: HealthChange) -> None:
+        """Take note of one change. Must not raise."""
         ...
 
 
@@ -180,15 +189,18 @@ class SchedulerDriver:
         scheduler: Scheduler,
         clock: Clock,
         observers: Sequence[SchedulerObserver] = (),
+        health_observers: Sequence[HealthObserver] = (),
     ) -> None:
         """Drive `scheduler`; the timers start with the first event."""
         self._scheduler = scheduler
         self._clock = clock
         self._observers = tuple(observers)
+        self._health_observers = tuple(health_observers)
         self._leases: dict[RequestId, Lease] = {}
         self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
         self._when_empty: dict[BackendId, Callable[[], None]] = {}
         self._last_chunk_at: dict[BackendId, float] = {}
+        self._new_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
         self._progress_timer: asyncio.TimerHandle | None = None
@@ -214,6 +226,9 @@ class SchedulerDriver:
         self._arm_deadline(now)
         for observer in self._observers:
             observer.observed(event, decisions, now=now)
+        for change in self._scheduler.take_health_changes():
+            for tell in self._health_observers:
+                tell(change)
 
     def snapshot(self) -> SchedulerSnapshot:
         """The scheduler's state now."""
@@ -260,7 +275,11 @@ class SchedulerDriver:
         if lease.request.id in self._leases:
             raise ValueError(f"request id {lease.request.id!r} is in use")
         self._leases[lease.request.id] = lease
-        self.deliver(RequestArrived(lease.request, tuple(self._last_chunk_at.items())))
+        new_chunks = tuple(self._new_chunk_at.items())
+        if new_chunks:
+            self._last_chunk_at.update(new_chunks)
+            self._new_chunk_at.clear()
+        self.deliver(RequestArrived(lease.request, new_chunks))
 
     def close(self, lease: Lease) -> None:
         """Forget a lease that is over."""
@@ -273,7 +292,7 @@ class SchedulerDriver:
 
     def chunk_seen(self, backend_id: BackendId, at: float) -> None:
         """Note the phase of a server's steps; called per network chunk, so it only stores."""
-        self._last_chunk_at[backend_id] = at
+        self._new_chunk_at[backend_id] = at
 
     def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
         """Leave the lease out from now on."""
@@ -282,6 +301,7 @@ class SchedulerDriver:
         if not streams:
             del self._streams[backend_id]
             self._last_chunk_at.pop(backend_id, None)
+            self._new_chunk_at.pop(backend_id, None)
             if backend_id in self._when_empty:
                 # Not now: the scheduler is yet to be told of the end.
                 asyncio.get_running_loop().call_soon(self._when_empty.pop(backend_id))
@@ -321,6 +341,8 @@ class SchedulerDriver:
                 if lease.stream_events
             )
             if progress:
-                last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
+                last_chunk_at = self._new_chunk_at.get(backend_id)
+                if last_chunk_at is None:
+                    last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
                 self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
         self._arm_progress()

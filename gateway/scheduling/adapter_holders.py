@@ -30,3 +30,8 @@ class AdapterHolders:
         for name in gone:
             del holders[name]
         return list(holders)
+
+    def forget(self, backend_id: BackendId) -> None:
+        """The server is gone for good."""
+        for holders in self._holders.values():
+            holders.pop(backend_id, None)

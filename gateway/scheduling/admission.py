@@ -1,7 +1,7 @@
 """Who may wait, for how long, and from when on waiting is in vain."""
 
 from gateway.scheduling.decisions import RefusalReason
-from gateway.scheduling.events import FailureKind
+from gateway.scheduling.events import LOST, FailureKind
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -51,12 +51,14 @@ class Admission:
     def may_return(self, tracked: TrackedRequest, kind: FailureKind) -> bool:
         """Whether a request whose server failed may wait for another one.
 
-        Never for one that was tried, and within the attempts and the budget of all traffic.
+        Never for one that was tried, and within the attempts and the budget of all traffic. Where
+        the connection was lost, the server will soon be known to be out, and may come back as
+        another one; where all servers answered with errors, waiting would only delay the bad news.
         """
         if tracked.attempts >= self._rules.policy.retry.max_attempts:
             return False
         serving = self._ledger.serving(tracked.target)
-        if serving and all(backend.id in tracked.tried for backend in serving):
+        if serving and kind not in LOST and all(backend.failed(tracked) for backend in serving):
             return False
         return self._rules.retries.spend(kind)
 

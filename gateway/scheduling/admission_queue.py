@@ -1,4 +1,4 @@
-"""Requests that wait: lanes, in each a flow per (service, target model, servers tried).
+"""Requests that wait: lanes, in each a flow per service, target model, servers tried and sub-flow.
 
 Lanes are served in order: Critical requests that can still meet their objective, highest priority
 first; late Critical ones; Non-Critical ones, highest priority first.
@@ -19,7 +19,7 @@ from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_cr
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str, tuple[BackendId, ...]]
+_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int]
 _Entry = tuple[float, float, int, int, TrackedRequest]
 
 Lane = tuple[int, int]
@@ -95,7 +95,7 @@ def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
 
 
 def _flow_key(tracked: TrackedRequest) -> _FlowKey:
-    return (tracked.service.name, tracked.target, tracked.tried)
+    return (tracked.service.name, tracked.target, tracked.tried, tracked.sub_flow)
 
 
 class _Flow:
@@ -252,6 +252,6 @@ class AdmissionQueue:
         """Waiting requests per (priority, service)."""
         depths: dict[tuple[int, str], int] = {}
         for (_, priority), lane in self._lanes.items():
-            for (service, _, _), flow in lane.items():
+            for (service, *_), flow in lane.items():
                 depths[priority, service] = depths.get((priority, service), 0) + flow.live
         return depths

@@ -4,191 +4,62 @@ The aggregates of a server are kept incrementally, so that a forecast reads O(1)
 what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledger has no age.
 """
 
-from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from gateway.scheduling.adapter_holders import AdapterHolders
-from gateway.scheduling.adapter_residency import AdapterResidency
-from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
-from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Outlook
-from gateway.scheduling.prefix_index import PrefixIndex
+from gateway.scheduling.backend_state import PREFIX_BLOCKS, BackendState
+from gateway.scheduling.model import BackendId, BackendLoad, ServedModel
+from gateway.scheduling.outlook import NEVER
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_CHANGES_KEPT = 512
-"""Dispatches and releases remembered per server, to compare a report with its own instant."""
-_PREFIX_BLOCKS = 50_000
-"""Bound on the prefix hashes kept per server, about 5 MB."""
 _EXTERNAL_EWMA = 0.3
 """Weight of the newest report in the estimate of others' traffic (a few reports to settle)."""
-
-
-class Hold(NamedTuple):
-    """An adapter slot on its way to a request that was overtaken too often.
-
-    Attributes:
-        request_id: the request that gets the slot.
-        adapter: the adapter that is to drain; it gets no new requests on this server, and neither
-            do adapters that are not active there.
-    """
-
-    request_id: RequestId
-    adapter: str
-
-
-class BackendState:
-    """One server. Counters are in sequences and tokens and never go below zero.
-
-    Attributes:
-        usable: joined and not left; `draining` takes nothing new.
-        models: what it serves, by name; `lora_models` are the adapters among them.
-        in_flight: requests dispatched there whose upstream is not known to be closed.
-        decoding: our sequences past their first token; `context_tokens` is what they attend to.
-        pending_prefill_tokens: uncached prompt tokens of requests without a first token.
-        kv_reserved_tokens: prompt plus expected answer of all in flight, the KV peak.
-        longest_prefill_tokens: most prompt tokens that one request had prefilled here.
-        external_running: EWMA of sequences there that are not ours, of about our own length:
-            `external_context_tokens`.
-        chunk_budget_tokens: most tokens of one engine step (max_num_batched_tokens).
-        hold: the request that an adapter slot is kept for, or None.
-        tpot_bounds: TPOT that requests in flight there were admitted under, with their number;
-            `strictest_tpot_s` is the lowest, infinite without any.
-        kv_capacity_tokens: KV cache size in tokens as reported, or None.
-        outlook, glance: what forecasts start from; the predictor makes them, when they are asked
-            for at or after `fresh_until`. Whatever changes the numbers above sets that to NEVER.
-        last_chunk_at: arrival of the newest chunk, the phase of the engine's step.
-        unseen: those of `in_flight` whose progress shows only at their end (not streamed).
-    """
-
-    __slots__ = (
-        "adapters",
-        "changes",
-        "chunk_budget_tokens",
-        "context_tokens",
-        "decoding",
-        "dispatches",
-        "draining",
-        "external_context_tokens",
-        "external_running",
-        "fresh_until",
-        "glance",
-        "hold",
-        "id",
-        "in_flight",
-        "kv_capacity_tokens",
-        "kv_reserved_tokens",
-        "last_chunk_at",
-        "load",
-        "load_taken_at",
-        "longest_prefill_tokens",
-        "lora_models",
-        "models",
-        "outlook",
-        "pending_prefill_tokens",
-        "prefixes",
-        "sequences",
-        "strictest_tpot_s",
-        "tpot_bounds",
-        "unseen",
-        "usable",
-    )
-
-    def __init__(self, backend_id: BackendId, *, max_loras: int, chunk_budget_tokens: int) -> None:
-        """Start unusable, empty, with the configured adapter slots and prefill tokens a step."""
-        self.id = backend_id
-        self.usable = False
-        self.draining = False
-        self.models: dict[str, ServedModel] = {}
-        self.lora_models: dict[str, None] = {}
-        self.in_flight: dict[RequestId, TrackedRequest] = {}
-        self.unseen: dict[RequestId, TrackedRequest] = {}
-        self.adapters = AdapterResidency(max_loras=max_loras)
-        self.prefixes = PrefixIndex(capacity_blocks=_PREFIX_BLOCKS)
-        self.sequences = 0
-        self.changes: deque[tuple[float, int]] = deque(maxlen=_CHANGES_KEPT)
-        self.decoding = 0
-        self.context_tokens = 0
-        self.pending_prefill_tokens = 0
-        self.kv_reserved_tokens = 0
-        self.longest_prefill_tokens = 0
-        self.dispatches = 0
-        self.external_running = 0.0
-        self.external_context_tokens = 0.0
-        self.chunk_budget_tokens = chunk_budget_tokens
-        self.tpot_bounds: dict[float, int] = {}
-        self.strictest_tpot_s = float("inf")
-        self.kv_capacity_tokens: int | None = None
-        self.outlook: Outlook = NO_OUTLOOK
-        self.glance: Glance = NO_GLANCE
-        self.fresh_until = NEVER
-        self.hold: Hold | None = None
-        self.last_chunk_at: float | None = None
-        self.load = BackendLoad()
-        self.load_taken_at: float | None = None
-
-    def __repr__(self) -> str:
-        """Id and load, for failed assertions."""
-        return (
-            f"<BackendState {self.id} usable={self.usable} in_flight={len(self.in_flight)}"
-            f" adapters={self.adapters.active}>"
-        )
-
-    def takes(self, model: str) -> bool:
-        """Whether it may be given new requests for this model."""
-        return self.usable and not self.draining and model in self.models
-
-    def uncached_tokens(self, tracked: TrackedRequest) -> int:
-        """Tokens of the prompt that need a prefill here, >= 1."""
-        blocks = tracked.request.prefix_blocks
-        if not blocks:
-            return tracked.prompt_tokens
-        held = self.prefixes.match(self.adapter_of(tracked.target), blocks)
-        return max(1, tracked.prompt_tokens - int(held * tracked.block_tokens))
-
-    def sequences_at(self, instant: float) -> int:
-        """Our sequences in flight at a recent instant."""
-        since = 0
-        for at, change in reversed(self.changes):
-            if at <= instant:
-                break
-            since += change
-        return self.sequences - since
-
-    def has_slot_for(self, model: str) -> bool:
-        """Whether the model's adapter, if it is one, is active here or a slot is free."""
-        adapter = self.adapter_of(model)
-        return adapter is None or self.adapters.admits(adapter)
-
-    def adapter_of(self, model: str) -> str | None:
-        """The LoRA adapter that serving this model takes here, or None for a base model."""
-        return model if model in self.lora_models else None
+_REMOVED_KEPT_S = 900.0
+"""What is known of a server taken out of the pool is kept so long, in case it returns, ..."""
+_REMOVED_KEPT = 64
+"""... and of so many of them: their names may all be new ones each time."""
 
 
 class BackendLedger:
     """All servers of one pool, and which of them serve a model.
 
     Attributes:
-        default_max_loras: adapter slots of servers that join from now on, until they report.
         is_empty: whether no server is usable (draining ones do not count).
+        probes_due: whether a server is to be tried with the next request that fits.
     """
 
     def __init__(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
         """Start without servers. `chunk_budget_tokens` holds for those that do not show theirs."""
         self._chunk_budget_tokens = chunk_budget_tokens
-        self.default_max_loras = default_max_loras
+        self._default_max_loras = default_max_loras
         self._backends: dict[BackendId, BackendState] = {}
+        self._removed_at: dict[BackendId, float] = {}
         self._open_by_model: dict[str, tuple[BackendState, ...]] = {}
         self._known_models: dict[str, None] = {}
         self._holders = AdapterHolders()
         self.is_empty = True
+        self.probes_due = False
+
+    def reconfigure(self, *, default_max_loras: int, chunk_budget_tokens: int) -> None:
+        """Change what is taken for granted of servers that have not shown it themselves."""
+        self._default_max_loras = default_max_loras
+        self._chunk_budget_tokens = chunk_budget_tokens
+        for backend in self._backends.values():
+            if backend.load.max_loras is None:
+                backend.adapters.report((), max_loras=default_max_loras, taken_at=NEVER)
+            if backend.load.largest_step_tokens is None:
+                backend.chunk_budget_tokens = chunk_budget_tokens
+            else:
+                self._infer_chunk_budget(backend, backend.load.largest_step_tokens)
+            backend.fresh_until = NEVER
 
     @property
     def backends(self) -> Iterable[BackendState]:
-        """Every server ever joined that is usable or still has requests, in order of joining."""
+        """Every server that joined and is not forgotten, in order of joining."""
         return self._backends.values()
 
     def get(self, backend_id: BackendId) -> BackendState | None:
-        """The server's state, or None if it never joined."""
+        """The server's state, or None if it never joined or is forgotten."""
         return self._backends.get(backend_id)
 
     def serving(self, model: str) -> tuple[BackendState, ...]:
@@ -210,18 +81,19 @@ class BackendLedger:
         if backend is None:
             backend = BackendState(
                 backend_id,
-                max_loras=self.default_max_loras,
+                max_loras=self._default_max_loras,
                 chunk_budget_tokens=self._chunk_budget_tokens,
             )
             self._backends[backend_id] = backend
+        self._removed_at.pop(backend_id, None)
         if not backend.usable:
             backend.adapters.forget()
-            backend.prefixes.clear()
             backend.load = BackendLoad()
             backend.load_taken_at = None
             backend.kv_capacity_tokens = None
             backend.external_running = 0.0
             backend.fresh_until = NEVER
+            backend.lives += 1
         backend.usable = True
         backend.draining = False
         backend.models = {model.name: model for model in models}
@@ -236,12 +108,40 @@ class BackendLedger:
             backend.draining = True
             self._index_models()
 
-    def leave(self, backend_id: BackendId) -> None:
-        """Take the server out; its requests in flight stay counted until each has ended."""
+    def leave(self, backend_id: BackendId, *, for_good: bool = False, now: float) -> None:
+        """Take the server out; its requests in flight stay counted until each has ended.
+
+        One that is not expected back (`for_good`) will be forgotten.
+        """
         backend = self._backends.get(backend_id)
-        if backend is not None:
-            backend.usable = False
+        if backend is None:
+            return
+        backend.usable = False
+        backend.prefixes.clear()
+        if for_good:
+            self._removed_at.setdefault(backend_id, now)
+        self._index_models()
+
+    def forget_removed(self, *, now: float) -> list[BackendId]:
+        """Drop what is known of servers removed long ago, and of the first of too many.
+
+        Those with requests in flight stay until these have ended. Returns the dropped ones.
+        """
+        forgotten: list[BackendId] = []
+        for backend_id, removed_at in self._removed_at.items():
+            kept = len(self._removed_at) - len(forgotten)
+            if kept <= _REMOVED_KEPT and now - removed_at < _REMOVED_KEPT_S:
+                break
+            backend = self._backends[backend_id]
+            if not backend.in_flight and backend.hold is None:
+                forgotten.append(backend_id)
+        for backend_id in forgotten:
+            del self._removed_at[backend_id]
+            del self._backends[backend_id]
+            self._holders.forget(backend_id)
+        if forgotten:
             self._index_models()
+        return forgotten
 
     def report(self, backend: BackendState, load: BackendLoad, *, taken_at: float) -> None:
         """Take in one scrape; an older one than the last is ignored."""
@@ -305,7 +205,7 @@ class BackendLedger:
         kv_tokens = backend.kv_capacity_tokens
         if kv_tokens is not None and tracked.block_tokens > 0.0:
             fits = int(kv_tokens / tracked.block_tokens)
-            backend.prefixes.capacity_blocks = min(_PREFIX_BLOCKS, fits)
+            backend.prefixes.capacity_blocks = min(PREFIX_BLOCKS, fits)
         backend.prefixes.add(tracked.adapter, tracked.request.prefix_blocks)
 
     def end_prefill(self, backend: BackendState, tracked: TrackedRequest) -> None:

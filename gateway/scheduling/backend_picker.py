@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, Protocol
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
+
+_MOST_FAILING = 0.95
 
 
 class Candidate(NamedTuple):
@@ -80,6 +82,9 @@ class LeastOutstandingPicker:
 
     def _cost(self, tracked: TrackedRequest, backend: BackendState) -> float:
         outstanding = backend.sequences + backend.external_running
+        if backend.failure_rate:
+            # What fails is tried again: each request costs as many attempts as one takes here.
+            outstanding = (outstanding + 1.0) / (1.0 - min(_MOST_FAILING, backend.failure_rate))
         adapter = backend.adapter_of(tracked.target)
         if adapter is None or backend.adapters.is_resident(adapter):
             return outstanding

@@ -13,9 +13,8 @@ from gateway.scheduling.fairness import (
     FirstComeFirstServed,
     LargestBurnFirst,
     LeastServedFirst,
+    RailedOrder,
     ServiceOrder,
-    request_cost,
-    token_cost,
 )
 from gateway.scheduling.latency_picker import LatencyPicker
 from gateway.scheduling.latency_predictor import LatencyPredictor
@@ -33,6 +32,8 @@ from gateway.scheduling.service_directory import ServiceDirectory
 from gateway.scheduling.shortlist import Shortlist
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.step_time import StepTimePrior
+from gateway.scheduling.sub_flows import SubFlows
+from gateway.scheduling.token_shares import TokenShares
 
 
 def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
@@ -44,7 +45,7 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
         chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
     )
 
-    def make_rules(changed: SchedulingPolicy) -> Rules:
+    def make_rules(changed: SchedulingPolicy, kept: Rules | None) -> Rules:
         capacity = Capacity(policy=changed.capacity, predictor=predictor)
         shortlist = None
         if changed.picker.kind is PickerKind.LATENCY:
@@ -58,9 +59,9 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
         return Rules(
             policy=changed,
             capacity=capacity,
-            order=_service_order(changed.fairness, adherence),
+            order=_kept_order(changed, kept) or _railed_order(changed, adherence),
             picker=_backend_picker(changed.picker, rng),
-            retries=RetryBudget(policy=changed.retry),
+            retries=_kept_retries(changed, kept) or RetryBudget(policy=changed.retry),
             shortlist=shortlist,
         )
 
@@ -72,7 +73,34 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
         drain_rate=DrainRate(rng=rng),
         adherence=adherence,
     )
-    return Scheduler(knowledge=knowledge, rules=make_rules(policy), make_rules=make_rules)
+    return Scheduler(knowledge=knowledge, rules=make_rules(policy, None), make_rules=make_rules)
+
+
+def _kept_order(policy: SchedulingPolicy, kept: Rules | None) -> ServiceOrder | None:
+    """The order that was followed so far, with what it has counted, if it is still asked for."""
+    if kept is None or kept.policy.fairness != policy.fairness:
+        return None
+    return kept.order if _has_ceilings(kept.policy) == _has_ceilings(policy) else None
+
+
+def _kept_retries(policy: SchedulingPolicy, kept: Rules | None) -> RetryBudget | None:
+    """What is left of the retries, if nothing about them has changed."""
+    return None if kept is None or kept.policy.retry != policy.retry else kept.retries
+
+
+def _has_ceilings(policy: SchedulingPolicy) -> bool:
+    return any(service.max_share is not None for service in policy.pool.services)
+
+
+def _railed_order(policy: SchedulingPolicy, adherence: SloAdherence) -> ServiceOrder:
+    order = _service_order(policy.fairness, adherence)
+    if not _has_ceilings(policy) and not policy.fairness.sub_flows:
+        return order
+    return RailedOrder(
+        order=order,
+        shares=TokenShares(),
+        sub_flows=SubFlows() if policy.fairness.sub_flows else None,
+    )
 
 
 def _service_order(policy: FairnessPolicy, adherence: SloAdherence) -> ServiceOrder:
@@ -80,9 +108,9 @@ def _service_order(policy: FairnessPolicy, adherence: SloAdherence) -> ServiceOr
         case FairnessDimension.SLO_ADHERENCE:
             return LargestBurnFirst(policy=policy, adherence=adherence)
         case FairnessDimension.TOKENS:
-            return LeastServedFirst(cost=token_cost)
+            return LeastServedFirst(tokens_count=True)
         case FairnessDimension.REQUESTS:
-            return LeastServedFirst(cost=request_cost)
+            return LeastServedFirst(tokens_count=False)
         case FairnessDimension.DEADLINE:
             return EarliestDeadlineFirst()
         case FairnessDimension.FCFS:

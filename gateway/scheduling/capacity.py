@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from gateway.scheduling.backend_ledger import BackendState, Hold
+from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
@@ -35,12 +35,14 @@ class Capacity:
         self._predictor = predictor
 
     def is_full(self, backend: BackendState, *, now: float) -> bool:
-        """Whether the server is closed to every request: at its limit, or its own queue grows.
+        """Whether the server is closed to every request: ejected, full, or its own queue grows.
 
         We queue here, not in the engine, where a request can be neither reordered nor moved; the
         engine only needs enough prefill ahead never to run dry. A report that is old closes
         nothing.
         """
+        if backend.ejected:
+            return True
         policy = self._policy
         if backend.sequences + backend.external_running >= policy.max_requests_per_backend:
             return True

@@ -7,7 +7,7 @@ because the one before it left is new to all servers.
 
 from collections.abc import Iterable, Sequence
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.explanations import Explanations

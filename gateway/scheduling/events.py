@@ -28,6 +28,12 @@ class FailureKind(StrEnum):
     STALLED = "stalled"
     STREAM_ERROR = "stream_error"
     PROTOCOL = "protocol"
+    UNRESPONSIVE = "unresponsive"
+    """The server was found to hang while the request waited for its first byte."""
+
+
+LOST = frozenset({FailureKind.CONNECT, FailureKind.RESET, FailureKind.UNRESPONSIVE})
+"""Failures of a server that is gone: no answer of a live one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +41,8 @@ class RequestArrived:
     """A client's request; answered by exactly one Dispatch, Reject or Evict.
 
     Attributes:
-        last_chunks: (server, arrival of its newest chunk) of servers with chunks since the last
-            arrival: the phase of each engine's step.
+        last_chunks: (server, arrival of its newest chunk) of servers with chunks since they were
+            last named here: the phase of each engine's step. To name others too is harmless.
     """
 
     request: InferenceRequest
@@ -113,9 +119,14 @@ class BackendDraining:
 
 @dataclass(frozen=True, slots=True)
 class BackendLeft:
-    """A server is gone or unhealthy. Its requests in flight end by their own events."""
+    """A server is gone or unhealthy. Its requests in flight end by their own events.
+
+    Attributes:
+        for_good: it was taken out of the pool: what was learned of it is kept for a while only.
+    """
 
     backend_id: BackendId
+    for_good: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 
-from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import Choice
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.model import RequestId
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.snapshot import Explanation

@@ -1,11 +1,13 @@
 """Which service goes next when requests of one priority compete under scarcity."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from gateway.scheduling.model import RequestPhase, ServiceName
 from gateway.scheduling.policy import FairnessPolicy
 from gateway.scheduling.slo_adherence import SloAdherence, error_budget
+from gateway.scheduling.sub_flows import SubFlows
+from gateway.scheduling.token_shares import TokenShares
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _TOKENS_PER_OUTPUT = 2
@@ -27,6 +29,10 @@ class ServiceOrder(Protocol):
         """Charge a request: at dispatch its expected output, at its end what was more or less."""
         ...
 
+    def refunded(self, tracked: TrackedRequest) -> None:
+        """Take back what a dispatch was charged whose server failed."""
+        ...
+
 
 class FirstComeFirstServed:
     """The oldest original arrival first, whatever its service."""
@@ -40,6 +46,9 @@ class FirstComeFirstServed:
         """Nothing to note."""
 
     def served(self, tracked: TrackedRequest, *, output_tokens: int) -> None:
+        """Nothing to note."""
+
+    def refunded(self, tracked: TrackedRequest) -> None:
         """Nothing to note."""
 
 
@@ -59,9 +68,9 @@ class LeastServedFirst:
     where none waits, none has been kept waiting, and all start anew.
     """
 
-    def __init__(self, *, cost: Callable[[TrackedRequest, int], float]) -> None:
-        """`cost` of a request with so many output tokens."""
-        self._cost = cost
+    def __init__(self, *, tokens_count: bool) -> None:
+        """Count tokens, 1 per input and 2 per output token, or else requests."""
+        self._tokens_count = tokens_count
         self._served: dict[ServiceName, float] = {}
 
     def ordered(self, heads: Sequence[TrackedRequest], *, now: float) -> Iterable[TrackedRequest]:
@@ -83,27 +92,23 @@ class LeastServedFirst:
             self._served[name] = max(self._served.get(name, 0.0), min(others))
 
     def served(self, tracked: TrackedRequest, *, output_tokens: int) -> None:
-        """Add the cost over the service's weight."""
+        """Add the cost over the service's weight; the prompt is charged at dispatch."""
+        begins = tracked.phase is RequestPhase.DISPATCHED
+        self._charge(tracked, self._cost(tracked, output_tokens, begins=begins))
+
+    def refunded(self, tracked: TrackedRequest) -> None:
+        """Take the whole charge of the dispatch back; a counter is never below its start."""
+        self._charge(tracked, -self._cost(tracked, tracked.expected_output_tokens, begins=True))
+
+    def _cost(self, tracked: TrackedRequest, output_tokens: int, *, begins: bool) -> float:
+        if self._tokens_count:
+            return _TOKENS_PER_OUTPUT * output_tokens + (tracked.prompt_tokens if begins else 0)
+        return 1.0 if begins else 0.0
+
+    def _charge(self, tracked: TrackedRequest, cost: float) -> None:
         name = tracked.service.name
-        cost = self._cost(tracked, output_tokens) / tracked.service.fairness_weight
-        self._served[name] = self._served.get(name, 0.0) + cost
-
-
-def token_cost(tracked: TrackedRequest, output_tokens: int) -> float:
-    """1 per input and 2 per output token; the input is charged at dispatch."""
-    prompt_tokens = tracked.prompt_tokens if _begins(tracked) else 0
-    return _TOKENS_PER_OUTPUT * output_tokens + prompt_tokens
-
-
-def request_cost(tracked: TrackedRequest, output_tokens: int) -> float:
-    """1 per request, charged at dispatch."""
-    del output_tokens
-    return 1.0 if _begins(tracked) else 0.0
-
-
-def _begins(tracked: TrackedRequest) -> bool:
-    """Whether the request is charged for its dispatch; what its end corrects comes later."""
-    return tracked.phase is RequestPhase.DISPATCHED
+        before = self._served.get(name, 0.0)
+        self._served[name] = max(0.0, before + cost / tracked.service.fairness_weight)
 
 
 class LargestBurnFirst(FirstComeFirstServed):
@@ -134,3 +139,56 @@ class LargestBurnFirst(FirstComeFirstServed):
 
 def _deadline(head: TrackedRequest) -> tuple[float, int]:
     return (head.arrived_at + head.ttft_bound_s, head.sequence)
+
+
+class RailedOrder:
+    """An order between services, with ceilings of their shares and turns inside each of them.
+
+    Services above their `max_share` go after the others; inside a service its clients' flows take
+    turns, where fairness ids are regarded.
+    """
+
+    def __init__(
+        self, *, order: ServiceOrder, shares: TokenShares, sub_flows: SubFlows | None
+    ) -> None:
+        """Refine `order`; without `sub_flows` each service is served as that says."""
+        self._order = order
+        self._shares = shares
+        self._sub_flows = sub_flows
+
+    def ordered(self, heads: Sequence[TrackedRequest], *, now: float) -> Iterator[TrackedRequest]:
+        """Yield lazily, as the order inside may."""
+        above = [head for head in heads if self._shares.is_above(head.service, now=now)]
+        below = [head for head in heads if head not in above] if above else heads
+        for some in (below, above):
+            if self._sub_flows is None:
+                yield from self._order.ordered(some, now=now)
+            else:
+                yield from self._in_turn(some, self._sub_flows, now)
+
+    def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
+        """Tell the order inside."""
+        self._order.waits(tracked, waiting)
+
+    def served(self, tracked: TrackedRequest, *, output_tokens: int) -> None:
+        """Tell the order inside; a dispatch counts for shares and flows, too."""
+        if tracked.phase is RequestPhase.DISPATCHED:
+            self._shares.dispatched(tracked, now=tracked.dispatched_at)
+            if self._sub_flows is not None:
+                self._sub_flows.served(tracked)
+        self._order.served(tracked, output_tokens=output_tokens)
+
+    def refunded(self, tracked: TrackedRequest) -> None:
+        """Tell the order inside."""
+        self._order.refunded(tracked)
+
+    def _in_turn(
+        self, heads: Sequence[TrackedRequest], sub_flows: SubFlows, now: float
+    ) -> Iterator[TrackedRequest]:
+        """Whenever it is a service's turn, the flow of it that has had least goes."""
+        of_service: dict[ServiceName, list[TrackedRequest]] = {}
+        for head in heads:
+            of_service.setdefault(head.service.name, []).append(head)
+        turns = {name: iter(sub_flows.in_turn(own)) for name, own in of_service.items()}
+        for head in self._order.ordered(heads, now=now):
+            yield next(turns[head.service.name])

@@ -1,8 +1,11 @@
 """A request on a server, from its reservation to its release: counted, charged, learned from."""
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.breakers import Breakers
 from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.events import FailureKind
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
 from gateway.scheduling.model import BackendId, ServiceName, TokenUsage
@@ -12,19 +15,21 @@ from gateway.scheduling.tracked_request import TrackedRequest
 
 
 class Flights:
-    """Keeps ledger, predictor, estimates and adherence in step over a request's life."""
+    """Keeps ledger, predictor, breakers, estimates and adherence in step over a request's life."""
 
     def __init__(
         self,
         *,
         ledger: BackendLedger,
         predictor: LatencyPredictor,
+        breakers: Breakers,
         estimates: TokenEstimates,
         adherence: SloAdherence,
     ) -> None:
         """Take what is to be kept in step."""
         self._ledger = ledger
         self._predictor = predictor
+        self._breakers = breakers
         self._estimates = estimates
         self._adherence = adherence
 
@@ -42,15 +47,22 @@ class Flights:
             if backend is not None:
                 chunk_seen(backend, at)
 
+    def forget_removed(self, *, now: float) -> None:
+        """Drop what is known of servers that are gone for good and long enough."""
+        for backend_id in self._ledger.forget_removed(now=now):
+            self._predictor.forget(backend_id)
+            self._breakers.forget(backend_id)
+
     def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
         """Reserve the server, and charge the service with the chance of a miss."""
         backend, prediction = server
         tracked.attempts += 1
-        tracked.tried = (*tracked.tried, backend.id)
+        tracked.tried = (*tracked.tried, (backend.id, backend.lives))
         tracked.prediction = prediction
         tracked.uncached_tokens = prediction.uncached_tokens
         self._predictor.dispatched(backend, tracked, now=now)
         self._ledger.reserve(backend, tracked, now=now)
+        self._breakers.dispatched(backend, tracked)
         self._adherence.dispatched(tracked, miss_probability(tracked, prediction, now=now))
 
     def first_token(self, tracked: TrackedRequest, *, now: float) -> BackendState:
@@ -59,6 +71,7 @@ class Flights:
         backend = self.backend_of(tracked)
         self._ledger.end_prefill(backend, tracked)
         self._predictor.first_token(backend, tracked, now=now)
+        self._breakers.answered(backend, tracked, now=now)
         objective = tracked.service.objective
         ttft_s = None if objective is None else objective.ttft_s
         if ttft_s is not None and now - tracked.arrived_at > ttft_s:
@@ -86,6 +99,11 @@ class Flights:
         )
         return unknown
 
+    def reported(self, backend: BackendState, event: ev.BackendLoadReported, *, now: float) -> None:
+        """Take in one scrape; what is not streamed progresses with it, as forecast."""
+        self._ledger.report(backend, event.load, taken_at=event.taken_at)
+        self._ledger.progress_unseen(backend, now=now)
+
     def tokens_of_events(self, service: ServiceName, events: int) -> int:
         """Output tokens that so many stream events of a service stand for."""
         return self._estimates.tokens_of_events(service, events)
@@ -93,6 +111,7 @@ class Flights:
     def completed(self, tracked: TrackedRequest, usage: TokenUsage, *, now: float) -> int:
         """Judge and learn from a complete answer; returns its tokens."""
         tokens = self._learn_answer(tracked, usage, now)
+        self._breakers.completed(self.backend_of(tracked), tracked, now=now)
         objective = tracked.service.objective
         first_at = tracked.first_token_at
         met = objective is None or objective.is_met(
@@ -103,6 +122,11 @@ class Flights:
         self._adherence.settle(tracked, missed=not met, now=now)
         return tokens
 
+    def failed(self, tracked: TrackedRequest, kind: FailureKind, *, now: float) -> BackendState:
+        """The server failed it: that counts against the server. Releases and returns it."""
+        self._breakers.failed(self.backend_of(tracked), tracked, kind, now=now)
+        return self.end(tracked, now=now)
+
     def end(self, tracked: TrackedRequest, *, now: float) -> BackendState:
         """Release the server, whether or not the answer is complete; returns it."""
         backend = self.backend_of(tracked)
@@ -110,6 +134,7 @@ class Flights:
             self._predictor.withdrawn(backend, tracked)
             self._predictor.gave_up(backend, tracked, now=now)
         self._adherence.withdrawn(tracked)
+        self._breakers.ended(backend, tracked)
         self._ledger.release(backend, tracked, now=now)
         return backend
 
@@ -124,5 +149,7 @@ class Flights:
         if began_at is None and tracked.prediction is not None:
             began_at = tracked.dispatched_at + tracked.prediction.ttft_s
         if gaps >= 1.0 and began_at is not None and now > began_at:
-            self._predictor.finished(self.backend_of(tracked), tracked, (now - began_at) / gaps)
+            backend, gap_s = self.backend_of(tracked), (now - began_at) / gaps
+            self._predictor.finished(backend, tracked, gap_s)
+            self._breakers.paced(backend, gap_s, now=now)
         return tokens

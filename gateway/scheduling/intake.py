@@ -1,11 +1,12 @@
 """From a client's request to one that can be scheduled: its service, target, lengths and bounds."""
 
 from gateway.scheduling.backend_ledger import BackendLedger
-from gateway.scheduling.bounds import set_bounds
+from gateway.scheduling.bounds import set_bounds, tightened
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import InferenceRequest, LLMService, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
 from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.sub_flows import flow_of
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -43,6 +44,8 @@ class Intake:
             return RefusalReason.NO_TARGET_MODEL
         if not self._ledger.knows(target) and not self._ledger.is_empty:
             return RefusalReason.UNKNOWN_MODEL
+        if self._policy.pool.trusts_client_slo:
+            service = tightened(service, request)
         self._sequence += 1
         tracked = TrackedRequest(
             request=request,
@@ -57,6 +60,8 @@ class Intake:
             tracked.block_tokens = tracked.prompt_tokens * share
         tracked.expected_output_tokens = self._estimates.output_tokens(request)
         tracked.expires_at = now + self._patience_s(service)
+        if self._policy.fairness.sub_flows:
+            tracked.sub_flow = flow_of(request.fairness_id)
         set_bounds(tracked, self._policy.pool.default_objective)
         return tracked
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from gateway.scheduling.backend_picker import Choice, lowest
+from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.policy import PickerPolicy
@@ -20,9 +21,9 @@ _REMAINING_TOKENS = 100.0
 class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
-    The cost is `miss_cost * (probability that this request misses + misses it causes to those
-    running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a little for
-    what is in flight there.
+    The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
+    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
+    little for what is in flight there.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -36,8 +37,9 @@ class LatencyPicker:
         scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
         most = max([b.sequences + b.external_running for b in backends])
         prices = (self._policy.slot_price * scarcity, _OUTSTANDING_PRICE / (1.0 + most))
-        budget_s = max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
-        costs = [self._cost(tracked, server, budget_s, prices) for server in servers]
+        ttft_s, tpot_s = picking_bounds(tracked)
+        bounds = (max(0.001, ttft_s - (now - tracked.arrived_at)), tpot_s)
+        costs = [self._cost(tracked, server, bounds, prices) for server in servers]
         tolerance = self._policy.tie_tolerance
         return lowest(tracked, servers, costs, self._rng, tolerance=tolerance)
 
@@ -45,17 +47,17 @@ class LatencyPicker:
         self,
         tracked: TrackedRequest,
         server: OpenServer,
-        budget_s: float,
+        bounds: tuple[float, float | None],
         prices: tuple[float, float],
     ) -> float:
+        budget_s, bound_s = bounds
         slot_price, outstanding_price = prices
         backend, prediction = server
         policy = self._policy
         tpot_s = prediction.tpot_s
         steepness = prediction.tpot_steepness
         headroom = prediction.ttft_s / budget_s
-        misses = exceeding(headroom, prediction.ttft_steepness)
-        bound_s = tracked.tpot_bound_s
+        misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
         slow = 0.0
         if bound_s is not None:
             tpot_ratio = tpot_s / bound_s

@@ -7,7 +7,7 @@ learned per server (step_time.py), from the mean of its pool's; what the formula
 followed as a bias and a spread (forecast_error.py).
 """
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.outlook import NEVER, Glance, Outlook
@@ -46,6 +46,10 @@ class LatencyPredictor:
     def known_timing(self, backend_id: BackendId) -> ServerTiming | None:
         """What is known of the server's speed, or None: to look does not fix its start."""
         return self._timings.get(backend_id)
+
+    def forget(self, backend_id: BackendId) -> None:
+        """Drop what is known of a server that is gone for good."""
+        self._timings.pop(backend_id, None)
 
     def predict(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> Prediction:
         """Predict a request's times on a server, with the request added to what runs there.

@@ -111,12 +111,15 @@ class LLMServerPool:
     `services` are those configured on the pool. Requests for other models the pool serves are
     accepted as Non-Critical under `default_service` when `accept_unregistered_models` is true.
     `default_objective` serves services without an objective of their own (capacity only).
+    `trusts_client_slo` lets the bounds that a client sends tighten its service's objective for the
+    request; else they only steer the choice of its server.
     """
 
     name: str
     services: tuple[LLMService, ...] = ()
     default_objective: LatencyObjective = LatencyObjective(ttft_s=10.0, tpot_s=0.2)
     accept_unregistered_models: bool = True
+    trusts_client_slo: bool = False
 
 
 class RequestPhase(StrEnum):

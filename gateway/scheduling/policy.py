@@ -58,6 +58,29 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerPolicy:
+    """When a server where requests fail is left out, and for how long; see breaker.py.
+
+    Attributes:
+        consecutive_failures: so many failures in a row eject a server.
+        failure_share, min_requests: so does this share of failures over about the last 30 s, of
+            at least so many requests.
+        slow_factor: so does a time per token of so many times the median of others; 0 never.
+        first_ejection_s, longest_ejection_s: time until a probe; doubles each time, up to the
+            latter.
+        max_ejected_share: of the usable servers; when more would be ejected, all are used.
+    """
+
+    consecutive_failures: int = 5
+    failure_share: float = 0.5
+    min_requests: int = 10
+    slow_factor: float = 10.0
+    first_ejection_s: float = 1.0
+    longest_ejection_s: float = 8.0
+    max_ejected_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPolicy:
     """When a server may take a request; see capacity.py.
 
@@ -90,6 +113,7 @@ class FairnessPolicy:
         window_s: over which outcomes count.
         tolerance: difference in adherence within which the earliest deadline decides.
         neutral_requests: weight of a new service's start at its target.
+        sub_flows: whether the clients' fairness ids make flows that share their service evenly.
         late_share: share of dispatched tokens that late Critical requests get while Critical ones
             wait that can still meet their objective.
     """
@@ -99,6 +123,7 @@ class FairnessPolicy:
     tolerance: float = 0.02
     neutral_requests: int = 20
     late_share: float = 0.03
+    sub_flows: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +155,7 @@ class SchedulingPolicy:
     pool: LLMServerPool
     queue: QueuePolicy = field(default_factory=QueuePolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     capacity: CapacityPolicy = field(default_factory=CapacityPolicy)
     fairness: FairnessPolicy = field(default_factory=FairnessPolicy)
     picker: PickerPolicy = field(default_factory=PickerPolicy)

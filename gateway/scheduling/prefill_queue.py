@@ -39,11 +39,6 @@ class PrefillQueue:
         self.in_step = 0
         self.after = 0
 
-    @property
-    def pending_tokens(self) -> int:
-        """Tokens not yet prefilled, as modelled."""
-        return self.in_step + self.after
-
     def add(self, tokens: int, *, now: float, busy: bool) -> None:
         """A request was dispatched; an idle engine begins a step with it at once."""
         if busy:

@@ -4,15 +4,15 @@ A token bucket as in Finagle's RetryBudget: each first dispatch earns a fraction
 that retries stay a bounded share of traffic when a whole pool fails.
 """
 
-from gateway.scheduling.events import FailureKind
+from gateway.scheduling.events import LOST, FailureKind
 from gateway.scheduling.policy import RetryPolicy
 
 
 class RetryBudget:
     """Token bucket of retries.
 
-    Only failures answered by a live server draw on it: connection failures hit each request once
-    per dead server, are ended by taking the server out, and must not be lost to a budget.
+    Only failures answered by a live server draw on it: those of a server that is gone hit each
+    request once per dead server, are ended by taking it out, and must not be lost to a budget.
     """
 
     def __init__(self, *, policy: RetryPolicy) -> None:
@@ -26,7 +26,7 @@ class RetryBudget:
 
     def spend(self, kind: FailureKind) -> bool:
         """Take one retry for a failure of this kind; False when the budget is used up."""
-        if kind in {FailureKind.CONNECT, FailureKind.RESET}:
+        if kind in LOST:
             return True
         if self._saved < 1.0:
             return False

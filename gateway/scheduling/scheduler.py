@@ -18,64 +18,52 @@ Contract
    enter: the driver reports progress per server, at most 4 times a second.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.admission import Admission
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
-from gateway.scheduling.dispatcher import Dispatcher
-from gateway.scheduling.flights import Flights
-from gateway.scheduling.intake import Intake
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
-from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.scheduler_parts import Knowledge, MakeRules, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
+from gateway.scheduling.stages import Stages
 from gateway.scheduling.tracked_request import TrackedRequest
-from gateway.scheduling.turns import Turns
 
 
 class Scheduler:
     """Decides for one pool; see the contract above."""
 
-    def __init__(
-        self, *, knowledge: Knowledge, rules: Rules, make_rules: Callable[[SchedulingPolicy], Rules]
-    ) -> None:
+    def __init__(self, *, knowledge: Knowledge, rules: Rules, make_rules: MakeRules) -> None:
         """Use build.build_scheduler. `make_rules` serves PoliciesChanged."""
         self._knowledge = knowledge
         self._ledger = knowledge.ledger
         self._queue = knowledge.queue
         self._adherence = knowledge.adherence
+        self._breakers = knowledge.breakers
+        self._breakers.reconfigure(rules.policy.breaker)
         self._rules = rules
         self._make_rules = make_rules
-        self._intake = Intake(
-            services=knowledge.services,
-            ledger=knowledge.ledger,
-            estimates=knowledge.estimates,
-            policy=rules.policy,
-        )
-        self._turns = Turns(queue=knowledge.queue, ledger=knowledge.ledger, rules=rules)
-        self._admission = Admission(knowledge=knowledge, rules=rules)
-        self._flights = Flights(
-            ledger=knowledge.ledger,
-            predictor=knowledge.predictor,
-            estimates=knowledge.estimates,
-            adherence=knowledge.adherence,
-        )
-        self._dispatcher = Dispatcher(
-            knowledge=knowledge, turns=self._turns, flights=self._flights, rules=rules
-        )
+        self._stages = stages = Stages(knowledge=knowledge, rules=rules)
+        self._intake = stages.intake
+        self._admission = stages.admission
+        self._turns = stages.turns
+        self._dispatcher = stages.dispatcher
+        self._flights = stages.flights
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
-        self._sequence = 0
         self._draining = False
         self._ignored_events = 0
 
     def handle(self, event: ev.SchedulerEvent, *, now: float) -> list[Decision]:  # noqa: C901, PLR0912 - an arm per event
         """Take in one fact; return the orders that follow from it, in order."""
         self._decisions = []
+        if now >= self._breakers.next_at:
+            self._breakers.advance(now)
+            self._fill_reopened(now)
         match event:
             case ev.RequestArrived():
                 self._on_arrived(event, now)
@@ -94,20 +82,30 @@ class Scheduler:
             case ev.DeadlinePassed():
                 self._on_deadline(now)
             case ev.BackendJoined():
-                self._fill([self._ledger.join(event.backend_id, event.models)], now)
-            case ev.BackendDraining() | ev.BackendLeft():
-                self._on_server_closed(event)
+                self._on_joined(event, now)
+            case ev.BackendDraining():
+                if self._known(event.backend_id) is not None:
+                    self._ledger.drain(event.backend_id)
+                    self._breakers.closed()
+            case ev.BackendLeft():
+                self._on_left(event, now)
             case ev.PoliciesChanged():
                 self._on_policies_changed(event.policy, now)
             case ev.DrainStarted():
                 self._draining = True
             case _:
                 assert_never(event)
+        self._fill_reopened(now)
         return self._decisions
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
-        return self._admission.next_deadline()
+        due_at = self._admission.next_deadline()
+        return None if due_at is None else min(due_at, self._breakers.opens_at)
+
+    def take_health_changes(self) -> Sequence[HealthChange]:
+        """Servers that were ejected or taken back since the last call, for the log."""
+        return self._breakers.take_changes()
 
     def snapshot(self, *, now: float) -> SchedulerSnapshot:
         """The state at this instant, as plain data."""
@@ -206,7 +204,8 @@ class Scheduler:
         tracked = self._in_flight(event.request_id)
         if tracked is None:
             return
-        backend = self._flights.end(tracked, now=now)
+        backend = self._flights.failed(tracked, event.kind, now=now)
+        self._rules.order.refunded(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -232,6 +231,8 @@ class Scheduler:
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
         else:
+            unused_tokens = tracked.expected_output_tokens - tracked.output_tokens
+            self._rules.order.served(tracked, output_tokens=-unused_tokens)
             self._release(tracked, now)
 
     def _on_deadline(self, now: float) -> None:
@@ -258,30 +259,36 @@ class Scheduler:
     def _on_load_reported(self, event: ev.BackendLoadReported, now: float) -> None:
         backend = self._known(event.backend_id)
         if backend is not None:
-            self._ledger.report(backend, event.load, taken_at=event.taken_at)
-            self._ledger.progress_unseen(backend, now=now)
+            self._flights.reported(backend, event, now=now)
             self._fill([backend], now)
 
-    def _on_server_closed(self, event: ev.BackendDraining | ev.BackendLeft) -> None:
-        if self._known(event.backend_id) is None:
-            return
-        if isinstance(event, ev.BackendDraining):
-            self._ledger.drain(event.backend_id)
-        else:
-            self._ledger.leave(event.backend_id)
+    def _on_joined(self, event: ev.BackendJoined, now: float) -> None:
+        self._flights.forget_removed(now=now)
+        backend = self._ledger.join(event.backend_id, event.models)
+        self._breakers.joined(backend, now=now)
+        self._fill([backend], now)
+
+    def _on_left(self, event: ev.BackendLeft, now: float) -> None:
+        if self._known(event.backend_id) is not None:
+            self._ledger.leave(event.backend_id, for_good=event.for_good, now=now)
+            self._breakers.closed()
+            self._flights.forget_removed(now=now)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
-        self._rules = self._make_rules(policy)
-        self._turns.reconfigure(self._rules)
-        self._dispatcher.reconfigure(self._rules)
-        self._admission.reconfigure(self._rules)
-        self._intake.reconfigure(policy)
-        self._ledger.default_max_loras = policy.capacity.default_max_loras
+        self._rules = self._make_rules(policy, self._rules)
+        self._stages.reconfigure(self._rules)
+        self._knowledge.reconfigure(policy, now=now)
         self._fill(self._ledger.backends, now)
 
     def _fill(self, changed: Iterable[BackendState], now: float) -> None:
         if self._queue.requests:
             self._decisions += self._dispatcher.fill(changed, now=now)
+
+    def _fill_reopened(self, now: float) -> None:
+        """Servers that are no longer ejected may be open to requests that wait."""
+        if self._breakers.reopened:
+            self._breakers.reopened = False
+            self._fill(self._ledger.backends, now)
 
     def _release(self, tracked: TrackedRequest, now: float) -> None:
         del self._tracked[tracked.request.id]

@@ -1,8 +1,11 @@
 """What a scheduler is made of: the parts that remember, and the parts that a policy decides."""
 
+from collections.abc import Callable
+
 from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_picker import BackendPicker
+from gateway.scheduling.breakers import Breakers
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.drain_rate import DrainRate
 from gateway.scheduling.fairness import ServiceOrder
@@ -18,7 +21,16 @@ from gateway.scheduling.token_estimates import TokenEstimates
 class Knowledge:
     """What the scheduler learns and keeps over a change of policies."""
 
-    __slots__ = ("adherence", "drain_rate", "estimates", "ledger", "predictor", "queue", "services")
+    __slots__ = (
+        "adherence",
+        "breakers",
+        "drain_rate",
+        "estimates",
+        "ledger",
+        "predictor",
+        "queue",
+        "services",
+    )
 
     def __init__(
         self,
@@ -32,12 +44,22 @@ class Knowledge:
     ) -> None:
         """Hold the parts that have state."""
         self.ledger = ledger
+        self.breakers = Breakers(ledger=ledger)
         self.predictor = predictor
         self.queue = queue
         self.services = services
         self.estimates = TokenEstimates()
         self.drain_rate = drain_rate
         self.adherence = adherence
+
+    def reconfigure(self, policy: SchedulingPolicy, *, now: float) -> None:
+        """Go by another policy from now on, with all that was learned."""
+        self.adherence.reconfigure(policy.fairness, now=now)
+        self.breakers.reconfigure(policy.breaker)
+        self.ledger.reconfigure(
+            default_max_loras=policy.capacity.default_max_loras,
+            chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
+        )
 
 
 class Rules:
@@ -65,3 +87,7 @@ class Rules:
         self.picker = picker
         self.retries = retries
         self.shortlist = shortlist
+
+
+MakeRules = Callable[[SchedulingPolicy, Rules | None], Rules]
+"""Makes rules from a policy; what they have counted is taken over from those before."""

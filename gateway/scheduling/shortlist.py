@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.policy import PickerPolicy
@@ -71,7 +73,7 @@ class Shortlist:
         sample = {backend.id: backend for backend in self._window(backends)}
         if tracked.target in backends[0].lora_models:
             for backend in self._window(self._ledger.holding(tracked.target)):
-                if backend.id not in tracked.tried:
+                if not backend.failed(tracked):
                     sample[backend.id] = backend
         return tuple(sample.values())
 
@@ -97,9 +99,10 @@ class Shortlist:
         target = tracked.target
         own = tracked.prompt_tokens
         context = own + tracked.expected_output_tokens / 2
-        per_budget = 1.0 / max(0.001, tracked.ttft_bound_s - (now - tracked.arrived_at))
+        ttft_s, tpot_s = picking_bounds(tracked)
+        per_budget = 1.0 / max(0.001, ttft_s - (now - tracked.arrived_at))
         bound_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
-        per_bound = 1.0 / bound_s
+        per_bound = 0.0 if tpot_s is None else 1.0 / tpot_s
         margin = self._capacity.margin_of(tracked)
         slot_price = 0.0
         if target in backends[0].lora_models:

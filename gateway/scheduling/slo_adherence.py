@@ -66,6 +66,19 @@ class Adherence:
                 bucket[2] += 1
                 self.missed += 1
 
+    def change_window(self, window_s: float, *, now: float) -> None:
+        """Hold to a window of another length from now on; outcomes keep their times."""
+        buckets, self._buckets = self._buckets, deque()
+        old_s, self._bucket_s = self._bucket_s, window_s / _BUCKETS
+        for bucket in buckets:
+            number = int(bucket[0] * old_s / self._bucket_s)
+            if self._buckets and self._buckets[-1][0] == number:
+                merged = self._buckets[-1]
+                merged[1:] = [a + b for a, b in zip(merged[1:], bucket[1:], strict=True)]
+            else:
+                self._buckets.append([number, *bucket[1:]])
+        self.forget_old(now)
+
     def forget_old(self, now: float) -> None:
         """Drop what is older than the window."""
         oldest = int(now / self._bucket_s) - _BUCKETS
@@ -84,6 +97,14 @@ class SloAdherence:
         """Take window and neutral start from `policy`."""
         self._policy = policy
         self._services: dict[ServiceName, Adherence] = {}
+
+    def reconfigure(self, policy: FairnessPolicy, *, now: float) -> None:
+        """Use another window and neutral start from now on; what was counted stays counted."""
+        changes = policy.window_s != self._policy.window_s
+        self._policy = policy
+        if changes:
+            for adherence in self._services.values():
+                adherence.change_window(policy.window_s, now=now)
 
     def of(self, service: ServiceName) -> Adherence:
         """The service's outcomes; empty for one that was never seen."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.scheduling.backend_picker import Candidate
+from gateway.scheduling.breaker import Circuit
 from gateway.scheduling.model import BackendId, Forecast, RequestId
 
 
@@ -38,13 +39,20 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
-    `step_costs` is None until a first forecast was made for the server.
+    `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
+    `failures` counts failed attempts by kind. `step_costs` is None until a first forecast was made
+    for the server.
     """
 
     backend_id: BackendId
     usable: bool
     draining: bool
     full: bool
+    circuit: Circuit
+    ejected: bool
+    ejections: int
+    failure_rate: float
+    failures: dict[str, int]
     requests: int
     sequences: int
     decoding: int
@@ -100,10 +108,11 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
-    """The whole scheduler at one instant."""
+    """The whole scheduler at one instant; in `panic` ejected servers are used all the same."""
 
     pool: str
     draining: bool
+    panic: bool
     tracked_requests: int
     queued_requests: int
     queued_bytes: int

@@ -1,6 +1,7 @@
 """Makes a SchedulerSnapshot from the live parts. Looking changes nothing that is decided later."""
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.breakers import BreakerState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import LLMService
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
@@ -30,6 +31,7 @@ def take_snapshot(
     return SchedulerSnapshot(
         pool=rules.policy.pool.name,
         draining=draining,
+        panic=knowledge.breakers.panic,
         tracked_requests=tracked_requests,
         queued_requests=queue.requests,
         queued_bytes=queue.bytes,
@@ -45,6 +47,7 @@ def take_snapshot(
             _backend(
                 backend,
                 knowledge.predictor.known_timing(backend.id),
+                knowledge.breakers.state_of(backend),
                 full=rules.capacity.is_full(backend, now=now),
                 now=now,
             )
@@ -72,13 +75,23 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
 
 
 def _backend(
-    backend: BackendState, timing: ServerTiming | None, *, full: bool, now: float
+    backend: BackendState,
+    timing: ServerTiming | None,
+    health: BreakerState,
+    *,
+    full: bool,
+    now: float,
 ) -> BackendSnapshot:
     return BackendSnapshot(
         backend_id=backend.id,
         usable=backend.usable,
         draining=backend.draining,
         full=full,
+        circuit=health.circuit,
+        ejected=backend.ejected,
+        ejections=health.ejections,
+        failure_rate=backend.failure_rate,
+        failures=health.failures,
         requests=len(backend.in_flight),
         sequences=backend.sequences,
         decoding=backend.decoding,

@@ -26,7 +26,6 @@ class StepTimePrior:
         overhead_s: API and network time of a request outside the engine's steps.
         step_s, per_sequence_s, per_context_token_s, per_prefill_token_s: c0, c1, c2, c3.
         adapter_load_s: time to load an adapter that is not resident.
-        chunk_budget_tokens: max_num_batched_tokens where the server does not show it.
         spread: logarithm of p90 over median of a forecast without samples.
     """
 
@@ -36,7 +35,6 @@ class StepTimePrior:
     per_context_token_s: float = 80e-9
     per_prefill_token_s: float = 40e-6
     adapter_load_s: float = 0.1
-    chunk_budget_tokens: int = 2048
     spread: float = 0.4
 
 
@@ -143,10 +141,6 @@ class PrefillFit:
         self._moments = [0.0] * 5
         self.overhead_s, self.per_token_s = prior
         self.samples = 0
-
-    def coefficients(self) -> tuple[float, float]:
-        """(overhead, c3)."""
-        return (self.overhead_s, self.per_token_s)
 
     def learn(self, *, tokens: float, seconds: float, measured_s: float) -> None:
         """Take in one first token.

@@ -11,6 +11,9 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.prediction import Prediction
 
+NO_FLOW = 0
+"""The sub-flow of requests without a fairness id, and of all where ids are not regarded."""
+
 _P = RequestPhase
 
 TRANSITIONS: Mapping[RequestPhase, frozenset[RequestPhase]] = MappingProxyType(
@@ -38,7 +41,8 @@ class TrackedRequest:
         request, service, target: what arrived, whose it is, and the drawn model to send.
         arrived_at, sequence: the original arrival, kept over retries; `sequence` breaks ties.
         expires_at: when it leaves the queue unserved.
-        attempts: dispatches so far; `tried` names their servers, oldest first.
+        attempts: dispatches so far; `tried` names their servers, oldest first, each with the
+            number of its life: one that came back is another server.
         prompt_tokens: estimate of the prompt's length; `uncached_tokens` of them need a prefill
             on its server.
         block_tokens: tokens in each of the request's prefix blocks.
@@ -54,6 +58,7 @@ class TrackedRequest:
         stay: number of its stay in the queue; entries of earlier ones are dead.
         ttft_bound_s: TTFT from arrival that is aimed at.
         tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
+        sub_flow: its client's flow inside the service; see sub_flows.py.
         prefill_pending: True from dispatch until the first token is seen (or forecast).
     """
 
@@ -83,6 +88,7 @@ class TrackedRequest:
         "sequence",
         "service",
         "stay",
+        "sub_flow",
         "target",
         "tpot_bound_s",
         "tried",
@@ -108,7 +114,7 @@ class TrackedRequest:
         self.phase = RequestPhase.QUEUED
         self.expires_at = arrived_at
         self.attempts = 0
-        self.tried: tuple[BackendId, ...] = ()
+        self.tried: tuple[tuple[BackendId, int], ...] = ()
         self.backend_id: BackendId | None = None
         self.adapter: str | None = None
         self.prediction: Prediction | None = None
@@ -121,6 +127,7 @@ class TrackedRequest:
         self.output_tokens = 0
         self.prefill_pending = False
         self.ttft_bound_s = float("inf")
+        self.sub_flow = NO_FLOW
         self.late_at = float("inf")
         self.late = False
         self.counted = False

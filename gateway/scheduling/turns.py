@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
 from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane, lane_of
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.scheduler_parts import Rules
@@ -28,7 +29,7 @@ def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
     """Whether one of those that go first will be able to use what is left of the server."""
     return any(
         backend.takes(head.target)
-        and backend.id not in head.tried
+        and not backend.failed(head)
         and backend.has_slot_for(head.target)
         and not _is_large(backend, head)
         for head in entitled
@@ -61,11 +62,17 @@ class Turns:
     ) -> list[OpenServer]:
         """Those of `backends` that may take the request now and that it has not tried.
 
-        Of many servers, full forecasts are made until there are enough to choose from.
+        One that is to be probed is to be had alone, by a request that no server has failed yet. Of
+        many servers, full forecasts are made until there are enough to choose from.
         """
         if tracked.tried:
-            backends = [backend for backend in backends if backend.id not in tracked.tried]
+            backends = [backend for backend in backends if not backend.failed(tracked)]
         rules = self._rules
+        if self._ledger.probes_due and not tracked.tried:
+            due = [backend for backend in backends if backend.probe_due]
+            servers = rules.capacity.open_among(tracked, due, now=now)
+            if servers:
+                return servers
         if len(backends) <= _FEW or rules.shortlist is None:
             return rules.capacity.open_among(tracked, backends, now=now)
         for best_first in rules.shortlist.batches(tracked, backends, now=now):

@@ -38,7 +38,9 @@ class BackendClient:
         endpoint = options.endpoint
         self._target_prefix = endpoint.prefix.encode()
         self._idle: list[tuple[BackendConnection, float]] = []
-        self._active: dict[BackendConnection, None] = {}
+        self._active: dict[BackendConnection, bool] = {}
+        """Whether each carries an answer, and not just a page that tells of the server."""
+        self._hangs = False
         self._sweeper: asyncio.TimerHandle | None = None
 
     @property
@@ -121,6 +123,13 @@ class BackendClient:
             connection.abort()
         self._idle.clear()
 
+    def give_up_unanswered(self) -> None:
+        """Fail exchanges without a first byte: the server hangs, others may answer."""
+        for connection in tuple(self._active):
+            if not connection.answered:
+                detail = "the server was found to hang"
+                connection.fail(BackendFailure(FailureKind.UNRESPONSIVE, detail))
+
     def _take_idle(self) -> BackendConnection | None:
         oldest_usable_at = self._clock() - self._options.timeouts.idle_s
         while self._idle:
@@ -148,10 +157,14 @@ class BackendClient:
         return connection
 
     async def _run(self, connection: BackendConnection, request: bytes, sink: ResponseSink) -> bool:
-        self._active[connection] = None
+        is_answer = not isinstance(sink, _Page)
+        self._active[connection] = is_answer
         self._ensure_sweeper()
         try:
-            return await connection.begin(request, sink)
+            complete = await connection.begin(request, sink)
+            if is_answer:
+                self._hangs = False
+            return complete
         finally:
             del self._active[connection]
             if connection.reusable:
@@ -166,11 +179,16 @@ class BackendClient:
             )
 
     def _sweep(self) -> None:
-        """One pass over all connections instead of a timer for each response, let alone chunk."""
+        """One pass over all connections instead of a timer for each response, let alone chunk.
+
+        Where answers stall and no other flows, the engine hangs: what waits for its first byte is
+        then bound by the same time.
+        """
         self._sweeper = None
         now = self._clock()
         timeouts = self._options.timeouts
-        for connection in tuple(self._active):
+        self._hangs = self._hangs and not self._flows(now)
+        for connection, is_answer in tuple(self._active.items()):
             silence_s = now - connection.last_data_at
             if connection.paused:
                 if silence_s > timeouts.slow_reader_s:
@@ -178,9 +196,12 @@ class BackendClient:
                 continue
             if connection.answered:
                 kind, bound_s = FailureKind.STALLED, timeouts.stall_s
+            elif self._hangs:
+                kind, bound_s = FailureKind.UNRESPONSIVE, timeouts.stall_s
             else:
                 kind, bound_s = FailureKind.TIMEOUT, timeouts.first_byte_s
             if silence_s > bound_s:
+                self._hangs |= is_answer and connection.answered and not self._flows(now)
                 connection.fail(BackendFailure(kind, f"silent for {silence_s:.1f} s"))
         for connection, idle_since in self._idle:
             if now - idle_since > timeouts.idle_s:
@@ -188,6 +209,14 @@ class BackendClient:
         self._idle = [kept for kept in self._idle if kept[0].reusable]
         if self._active or self._idle:
             self._ensure_sweeper()
+
+    def _flows(self, now: float) -> bool:
+        """Whether some answer has brought a byte within the time of a stall."""
+        stall_s = self._options.timeouts.stall_s
+        return any(
+            is_answer and connection.answered and now - connection.last_data_at <= stall_s
+            for connection, is_answer in self._active.items()
+        )
 
 
 class _Page:

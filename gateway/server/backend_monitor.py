@@ -28,7 +28,8 @@ class BackendMonitor:
     """Polls /health, /v1/models and /metrics of each server, each server on its own.
 
     A server joins when it is healthy and lists its models, and leaves when /health fails several
-    times in a row or nobody listens there. Failing scrapes of /metrics take nothing out: they
+    times in a row or nobody listens there. Of one that hangs, requests without a first byte are
+    taken back. Failing scrapes of /metrics take nothing out: they
     only make the load report older. Each change, and why, is one line of the log.
     """
 
@@ -89,7 +90,7 @@ class BackendMonitor:
         watch = self._watches.pop(backend_id)
         for task in watch.tasks:
             task.cancel()
-        self._leave(watch)
+        self._leave(watch, for_good=True)
 
     def is_healthy(self, backend_id: BackendId) -> bool:
         """Whether a server is up and lists models, draining or not."""
@@ -110,18 +111,21 @@ class BackendMonitor:
             await self._pause(self._options.health_interval_s, suspicion)
 
     async def _check_health(self, watch: "_Watch") -> None:
-        refused = False
+        refused = hangs = False
         try:
             status = (await self._fetch(watch, "/health")).status
             trouble = "" if status == 200 else f"/health answers {status}"
         except BackendFailure as failure:
             trouble = failure.detail
             refused = failure.kind is FailureKind.CONNECT
+            hangs = failure.kind is FailureKind.TIMEOUT
         if trouble:
             watch.failures += 1
             if refused or watch.failures >= self._options.failures_to_leave:
                 self._leave(watch)
                 watch.say_out(trouble)
+                if hangs:
+                    self._backends.client(watch.backend_id).give_up_unanswered()
             return
         watch.failures = 0
         models_age_s = self._clock() - watch.models_read_at
@@ -145,17 +149,19 @@ class BackendMonitor:
 
     def _join(self, watch: "_Watch") -> None:
         if watch.models is not None and not watch.draining:
-            watch.joined = True
+            watch.joined = watch.was_joined = True
             watch.say_in(len(watch.models))
             self._backends.set_models(watch.backend_id, watch.models)
             self._deliver(BackendJoined(watch.backend_id, watch.models))
 
-    def _leave(self, watch: "_Watch") -> None:
+    def _leave(self, watch: "_Watch", *, for_good: bool = False) -> None:
         watch.models = None
         if watch.joined:
             watch.joined = False
             self._backends.set_unusable(watch.backend_id)
-            self._deliver(BackendLeft(watch.backend_id))
+        elif not (for_good and watch.was_joined):
+            return
+        self._deliver(BackendLeft(watch.backend_id, for_good))
 
     async def _watch_metrics(self, watch: "_Watch") -> None:
         never = asyncio.Event()
@@ -169,7 +175,7 @@ class BackendMonitor:
         try:
             page = await self._fetch(watch, "/metrics")
         except BackendFailure as failure:
-            if failure.kind is FailureKind.CONNECT:
+            if failure.kind in (FailureKind.CONNECT, FailureKind.TIMEOUT):
                 self._backends.suspect(watch.backend_id)
             return
         # The server may have left while the page was on its way.
@@ -197,13 +203,13 @@ class _Watch:
     """What is known of one server; `models` is None while it is out.
 
     `joined` says whether the scheduler has it: from its joining until it leaves, so also while it
-    drains.
+    drains; `was_joined` whether it ever had.
     """
 
     def __init__(self, backend_id: BackendId, *, draining: bool = False) -> None:
         self.backend_id = backend_id
         self.draining = draining
-        self.joined = False
+        self.joined = self.was_joined = False
         self.tasks: tuple[asyncio.Task[None], ...] = ()
         self.failures = 0
         self.models: tuple[ServedModel, ...] | None = None

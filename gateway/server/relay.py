@@ -21,7 +21,7 @@ from gateway.wire.sse_scanner import SseScanner
 from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
 
 _MAX_HELD_BYTES = 262_144
-_OVERLOADED = (429, 503)
+_OVERLOADED = 503
 
 
 class BodyChange(Protocol):
@@ -72,7 +72,7 @@ class ResponsePlan(NamedTuple):
 class Relay:
     """The sink of one attempt.
 
-    An answer that shows an overloaded or broken server (429, 5xx, or a stream that begins with an
+    An answer that shows an overloaded or broken server (5xx, or a stream that begins with such an
     error event) is held back, so that another server can be tried; `release` sends it after all.
     """
 
@@ -113,17 +113,19 @@ class Relay:
             if stream.error is None:
                 ended_well = stream.finished or not self._plan.expects_finish
                 return None if ended_well else FailureKind.STREAM_ERROR
-            if stream.error.code not in _OVERLOADED:
-                return FailureKind.STREAM_ERROR
-            code = stream.error.code
-        if code in _OVERLOADED:
+            code = stream.error.code or 500
+            if code != _OVERLOADED:
+                return None if 400 <= code < 500 else FailureKind.STREAM_ERROR
+        if code == _OVERLOADED:
             return FailureKind.OVERLOADED
         return FailureKind.SERVER_ERROR if code >= 500 else None
 
     @property
     def ok(self) -> bool:
         """Whether the response is an answer, and not a refusal of the client's request."""
-        return self._head is not None and self._head.status < 400
+        stream = self._stream
+        answered = self._head is not None and self._head.status < 400
+        return answered and (stream is None or stream.error is None)
 
     @property
     def usage(self) -> TokenUsage:
@@ -138,7 +140,7 @@ class Relay:
         self._head = head
         content_type = _value_of(head, b"content-type").lower()
         encoding = _value_of(head, b"content-encoding")
-        if head.status >= 500 or head.status in _OVERLOADED:
+        if head.status >= 500:
             self._held = []
         if encoding:
             pass  # nothing can be seen in it, let alone changed
@@ -161,7 +163,7 @@ class Relay:
                 self.first_token_at = now
                 self._lease.first_token()
             self._lease.progressed(stream.events, now=now)
-            if stream.error is not None and self._held is None and self.unseen:
+            if stream.error is not None and self._held is None and self.unseen and self.failure:
                 self._held = []
         elif self._answer is not None:
             self._answer.feed(data)

@@ -8,6 +8,7 @@ from gateway.scheduling.model import (
     TargetModel,
 )
 from gateway.scheduling.policy import (
+    BreakerPolicy,
     CapacityPolicy,
     FairnessPolicy,
     PickerPolicy,
@@ -66,6 +67,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
                 ttft_s=pool.default_objective.ttft, tpot_s=pool.default_objective.tpot
             ),
             accept_unregistered_models=pool.accept_unregistered_models,
+            trusts_client_slo=pool.trust_client_slo,
         ),
         queue=QueuePolicy(
             max_requests=pool.queue_max_requests,
@@ -77,6 +79,15 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             max_attempts=pool.retry_max_attempts,
             budget_ratio=pool.retry_budget_ratio,
             budget_burst=pool.retry_budget_burst,
+        ),
+        breaker=BreakerPolicy(
+            consecutive_failures=pool.eject_after_failures,
+            failure_share=pool.eject_failure_share,
+            min_requests=pool.eject_min_requests,
+            slow_factor=pool.eject_slow_factor,
+            first_ejection_s=pool.eject_time,
+            longest_ejection_s=pool.eject_max_time,
+            max_ejected_share=pool.max_ejected_share,
         ),
         capacity=CapacityPolicy(
             max_requests_per_backend=pool.max_requests_per_backend,
@@ -93,6 +104,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             tolerance=pool.fairness_tolerance,
             neutral_requests=pool.fairness_neutral_requests,
             late_share=pool.fairness_late_share,
+            sub_flows=pool.fairness_ids,
         ),
         picker=PickerPolicy(
             kind=pool.picker,
@@ -115,6 +127,7 @@ def _service(service: ServiceSettings) -> LLMService:
         priority=service.priority,
         fairness_weight=service.fairness_weight,
         max_queue_wait_s=service.max_queue_wait,
+        max_share=service.max_share,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, SecretStr
 
 from gateway.scheduling.policy import (
+    BreakerPolicy,
     CapacityPolicy,
     FairnessDimension,
     FairnessPolicy,
@@ -17,10 +18,10 @@ from gateway.scheduling.policy import (
     QueuePolicy,
     RetryPolicy,
 )
-from gateway.settings.quantities import Duration, Size
+from gateway.settings.quantities import Duration, PositiveDuration, Size
 
 _QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
-_FAIRNESS, _PICKER = FairnessPolicy(), PickerPolicy()
+_FAIRNESS, _PICKER, _BREAKER = FairnessPolicy(), PickerPolicy(), BreakerPolicy()
 
 Count = Annotated[int, Field(ge=0)]
 CountFromOne = Annotated[int, Field(ge=1)]
@@ -52,6 +53,31 @@ class PoolBasics(BaseModel):
     )
     retry_budget_burst: Amount = Field(
         _RETRY.budget_burst, description="most retries that can be saved up"
+    )
+    eject_after_failures: CountFromOne = Field(
+        _BREAKER.consecutive_failures,
+        description="failures in a row after which a server gets nothing new for a while",
+    )
+    eject_failure_share: Margin = Field(
+        _BREAKER.failure_share, description="so does this share of failures over about 30 s"
+    )
+    eject_min_requests: CountFromOne = Field(
+        _BREAKER.min_requests, description="requests of which that share is taken, at least"
+    )
+    eject_slow_factor: Amount = Field(
+        _BREAKER.slow_factor,
+        description="so does a time per token of so many times the median of others; 0 never",
+    )
+    eject_time: PositiveDuration = Field(
+        _BREAKER.first_ejection_s,
+        description="time until one request probes an ejected server; doubles each time",
+    )
+    eject_max_time: PositiveDuration = Field(
+        _BREAKER.longest_ejection_s, description="longest time until the next probe"
+    )
+    max_ejected_share: Share = Field(
+        _BREAKER.max_ejected_share,
+        description="share of a pool's servers that may be ejected; beyond it all are used",
     )
     max_requests_per_backend: CountFromOne = Field(
         _CAPACITY.max_requests_per_backend,
@@ -85,11 +111,20 @@ class PoolBasics(BaseModel):
     fairness_window: Annotated[Duration, Field(ge=1)] = Field(
         _FAIRNESS.window_s, description="time over which services are held to their objectives"
     )
+    fairness_ids: bool = Field(
+        default=_FAIRNESS.sub_flows,
+        description="let clients of a service take turns, by x-gateway-inference-fairness-id",
+    )
     picker: PickerKind = Field(
         _PICKER.kind, description=f"how a server is chosen: {', '.join(PickerKind)}"
     )
     servers_use_priority: bool = Field(
         default=False, description="send the service's priority: servers schedule by priority"
+    )
+    trust_client_slo: bool = Field(
+        default=False,
+        description="let x-slo-ttft-ms and x-slo-tpot-ms tighten a request's objective,"
+        " not only the choice of its server",
     )
     trust_client_priority: bool = Field(
         default=False, description="pass the priority in a client's body on to the servers"

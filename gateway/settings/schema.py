@@ -74,6 +74,7 @@ class ServiceSettings(_Group):
     )
     fairness_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     max_queue_wait: Duration | None = None
+    max_share: Annotated[float, Field(gt=0, le=1)] | None = None
     inject_usage: bool = False
 
 

@@ -142,6 +142,11 @@ DRAINING = _gauge(
     "1 while the gateway finishes what it has and takes nothing new.",
     "pool",
 )
+PANIC = _gauge(
+    "llm_gateway_panic",
+    "1 while so many servers are ejected that all of them are used all the same.",
+    "pool",
+)
 IGNORED_EVENTS = _counter(
     "llm_gateway_ignored_events_total",
     "Events about requests or servers that the scheduler no longer knew.",
@@ -180,6 +185,27 @@ BACKEND_USABLE = _gauge(
 )
 BACKEND_FULL = _gauge(
     "llm_gateway_backend_full", "1 if the server takes no further request for now.", *_BACKEND
+)
+BACKEND_EJECTED = _gauge(
+    "llm_gateway_backend_ejected",
+    "1 if the server gets nothing new for now because requests failed there.",
+    *_BACKEND,
+)
+BACKEND_EJECTIONS = _counter(
+    "llm_gateway_backend_ejections_total",
+    "Times the server was ejected after it had been well.",
+    *_BACKEND,
+)
+BACKEND_FAILURE_RATE = _gauge(
+    "llm_gateway_backend_failure_ratio",
+    "Chance that a request fails at the server, judged by about the last 30 seconds.",
+    *_BACKEND,
+)
+BACKEND_FAILURES = _counter(
+    "llm_gateway_backend_failures_total",
+    "Attempts that failed at the server, by what happened; those made good elsewhere too.",
+    *_BACKEND,
+    "reason",
 )
 BACKEND_IN_FLIGHT = _gauge(
     "llm_gateway_backend_requests_in_flight", "Our requests at the server.", *_BACKEND
@@ -282,7 +308,10 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         "Latency and forecasts",
         (E2E, TTFT, TPOT, NTPOT, QUEUE_WAIT, OVERHEAD, TTFT_ERROR, TPOT_ERROR),
     ),
-    ("Queue and scheduler", (QUEUE_DEPTH, QUEUE_BYTES, TRACKED, DRAINING, IGNORED_EVENTS)),
+    (
+        "Queue and scheduler",
+        (QUEUE_DEPTH, QUEUE_BYTES, TRACKED, DRAINING, PANIC, IGNORED_EVENTS),
+    ),
     (
         "Services",
         (SERVICE_ATTAINMENT, SERVICE_BURN, SERVICE_IN_FLIGHT, SERVICE_EXPECTED_MISSES),
@@ -290,7 +319,9 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Servers",
         (
-            *(BACKEND_USABLE, BACKEND_FULL, BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
+            *(BACKEND_USABLE, BACKEND_FULL, BACKEND_EJECTED, BACKEND_EJECTIONS),
+            *(BACKEND_FAILURE_RATE, BACKEND_FAILURES),
+            *(BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
             *(BACKEND_KV_RESERVED, BACKEND_KV_USAGE, BACKEND_WAITING, BACKEND_REPORT_AGE),
             *(ADAPTERS_ACTIVE, ADAPTERS_RESIDENT, ADAPTER_SLOTS),
         ),

@@ -45,6 +45,15 @@ class SchedulerCollector(Collector):
                     for service in pool.services
                 ],
             )
+        yield _family(
+            definitions.BACKEND_FAILURES,
+            [
+                ((pool.pool, backend.backend_id, kind), count)
+                for pool in pools
+                for backend in pool.backends
+                for kind, count in backend.failures.items()
+            ],
+        )
         for definition, value_of_backend in _OF_BACKENDS:
             yield _family(
                 definition,
@@ -115,6 +124,7 @@ _OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], 
     (definitions.QUEUE_BYTES, lambda pool: pool.queued_bytes),
     (definitions.TRACKED, lambda pool: pool.tracked_requests),
     (definitions.DRAINING, lambda pool: pool.draining),
+    (definitions.PANIC, lambda pool: pool.panic),
     (definitions.IGNORED_EVENTS, lambda pool: pool.ignored_events),
 )
 _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | None]], ...] = (
@@ -126,6 +136,9 @@ _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | 
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
     (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
     (definitions.BACKEND_FULL, lambda server: server.full),
+    (definitions.BACKEND_EJECTED, lambda server: server.ejected),
+    (definitions.BACKEND_EJECTIONS, lambda server: server.ejections),
+    (definitions.BACKEND_FAILURE_RATE, lambda server: server.failure_rate),
     (definitions.BACKEND_IN_FLIGHT, lambda server: server.requests),
     (definitions.BACKEND_EXTERNAL, lambda server: server.external_running),
     (definitions.BACKEND_PREFILL, lambda server: server.pending_prefill_tokens),

@@ -211,6 +211,9 @@ def _failure(kind: FailureKind) -> _Error:  # noqa: PLR0911 (one case per reason
         case FailureKind.STREAM_ERROR:
             message = "The server broke its answer off with an error. Try again."
             return _Error(502, kind, message, retry=True)
+        case FailureKind.UNRESPONSIVE:
+            message = "The server hangs: it was taken out before it answered. Try again."
+            return _Error(504, kind, message, retry=True)
         case FailureKind.PROTOCOL:
             message = "The server's answer was not valid HTTP. Tell its operator."
             return _Error(502, kind, message, retry=True)

@@ -271,7 +271,7 @@ async def test_a_retryable_failure_with_no_server_left_is_a_refusal() -> None:
     driver = driver_of(A)
     async with driver.lease(request()) as lease:
         await lease.dispatch()
-        lease.failed(FailureKind.CONNECT, retryable=True)
+        lease.failed(FailureKind.SERVER_ERROR, retryable=True)
         with pytest.raises(NotAdmitted, match="attempts_exhausted"):
             await lease.dispatch()
     assert (in_flight(driver), driver.open_leases) == (0, 0)

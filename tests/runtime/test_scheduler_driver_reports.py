@@ -95,7 +95,7 @@ async def test_a_retried_request_does_not_carry_its_old_progress_to_the_new_serv
     ]
 
 
-async def test_an_arrival_brings_the_newest_chunk_of_every_server_that_streams() -> None:
+async def test_an_arrival_brings_the_newest_chunks_since_the_last_arrival() -> None:
     sightings = Sightings()
     driver = driver_of(A, B, observers=[sightings])
     now = asyncio.get_running_loop().time()
@@ -107,8 +107,12 @@ async def test_an_arrival_brings_the_newest_chunk_of_every_server_that_streams()
         x.progressed(2, now=now + 0.3)
         async with driver.lease(request("z")):
             pass
+        x.progressed(3, now=now + 0.4)
+        y.progressed(2, now=now + 0.5)
         y.finished(TokenUsage())
         async with driver.lease(request("after-y")):
+            pass
+        async with driver.lease(request("nothing-new")):
             pass
     arrivals = {
         event.request.id: event.last_chunks
@@ -119,8 +123,24 @@ async def test_an_arrival_brings_the_newest_chunk_of_every_server_that_streams()
         "x": (),
         "y": (),
         "z": ((servers[0], now + 0.3), (servers[1], now + 0.2)),
-        "after-y": ((servers[0], now + 0.3),),
+        "after-y": ((servers[0], now + 0.4),),
+        "nothing-new": (),
     }
+
+
+async def test_a_report_names_a_chunk_that_an_arrival_has_told_of_before() -> None:
+    sightings = Sightings()
+    driver = driver_of(A, observers=[sightings])
+    now = asyncio.get_running_loop().time()
+    async with driver.lease(request()) as lease:
+        await lease.dispatch()
+        lease.progressed(5, now=now + 0.1)
+        async with driver.lease(request("arrival")):
+            pass
+        await asyncio.sleep(PROGRESS_INTERVAL_S * 1.5)
+    assert sightings.events(ResponseProgressed) == [
+        ResponseProgressed(A, ((RequestId("r"), 5),), now + 0.1)
+    ]
 
 
 async def test_a_dispatch_in_the_midst_of_a_report_does_not_double_the_reports() -> None:

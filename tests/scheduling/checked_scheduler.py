@@ -20,6 +20,7 @@ from gateway.scheduling.model import (
     is_critical,
 )
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.snapshot import SchedulerSnapshot
 from tests.builders import make_service, serving
 from tests.scheduling.invariants import (
     assert_caches_hold,
@@ -41,6 +42,7 @@ class _Life:
     state: Literal["queued", "in flight", "over"] = "queued"
     backend_id: BackendId | None = None
     tried: list[BackendId] = field(default_factory=list)
+    attempts: int = 0
     adapter: str | None = None
     has_token: bool = False
 
@@ -65,8 +67,8 @@ class CheckedScheduler:
     def drain(self, backend_id: str) -> list[Decision]:
         return self.feed(ev.BackendDraining(BackendId(backend_id)))
 
-    def leave(self, backend_id: str) -> list[Decision]:
-        return self.feed(ev.BackendLeft(BackendId(backend_id)))
+    def leave(self, backend_id: str, *, for_good: bool = False) -> list[Decision]:
+        return self.feed(ev.BackendLeft(BackendId(backend_id), for_good))
 
     def report(
         self, backend_id: str, load: BackendLoad, *, taken_at: float | None = None
@@ -109,6 +111,10 @@ class CheckedScheduler:
         return self.feed(ev.DeadlinePassed())
 
     # -- what a test asks -------------------------------------------------------------------
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now."""
+        return self.scheduler.snapshot(now=self.now)
 
     def backend_of(self, request_id: str) -> str | None:
         """The server a request is on, or None."""
@@ -173,8 +179,12 @@ class CheckedScheduler:
                     self.lives[request_id].has_token = True
             case ev.BackendJoined(backend_id, models):
                 self._taking[backend_id] = models
-            case ev.BackendDraining(backend_id) | ev.BackendLeft(backend_id):
+            case ev.BackendDraining(backend_id):
                 self._taking.pop(backend_id, None)
+            case ev.BackendLeft(backend_id):
+                self._taking.pop(backend_id, None)
+                for life in self.lives.values():  # when it comes back, it is another server
+                    life.tried = [tried for tried in life.tried if tried != backend_id]
             case ev.PoliciesChanged(policy):
                 self._policy = policy
                 self._most_attempts = max(self._most_attempts, policy.retry.max_attempts)
@@ -237,7 +247,8 @@ class CheckedScheduler:
         served = {model.name: model for model in self._taking[dispatch.backend_id]}
         assert dispatch.model in served, f"{dispatch}, which does not serve that"
         life.tried.append(dispatch.backend_id)
-        assert dispatch.attempt == len(life.tried) <= self._most_attempts
+        life.attempts += 1
+        assert dispatch.attempt == life.attempts <= self._most_attempts
         there = [
             other
             for other in self.lives.values()

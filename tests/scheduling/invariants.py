@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
@@ -27,6 +27,7 @@ def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
     _assert_queue_counts_match(scheduler)
     _assert_holds_are_for_those_who_wait(scheduler)
     _assert_snapshot_agrees(scheduler, now=now)
+    _assert_only_known_servers_are_remembered(scheduler)
 
 
 def assert_everything_is_released(scheduler: Scheduler) -> None:
@@ -66,7 +67,7 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
         (head.request.id, backend.id)
         for head in heads
         for backend in scheduler._ledger.serving(head.target)
-        if backend.id not in head.tried
+        if not backend.failed(head)
         and not _is_kept(backend, head, heads)
         and _is_open(scheduler, backend, head, now=now)
     }
@@ -95,7 +96,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:4], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:5], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -118,13 +119,11 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
     for dispatch in dispatches:
         backend = _server_of(scheduler, dispatch)
         capacity = backend.kv_capacity_tokens
-        served = backend.in_flight.get(dispatch.request_id)
-        assert (
-            capacity is None
-            or backend.kv_reserved_tokens <= capacity
-            or len(backend.in_flight) == 1
-            or (served is not None and served.prompt_tokens > capacity)
-        ), f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
+        running = [t for t in backend.in_flight.values() if t.prompt_tokens <= (capacity or 0)]
+        tokens = sum(t.prompt_tokens + t.expected_output_tokens for t in running)
+        assert capacity is None or tokens <= capacity or len(running) == 1, (
+            f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
+        )
 
 
 def _goes_before(head: TrackedRequest, other: TrackedRequest) -> bool:
@@ -145,7 +144,7 @@ def _was_open(
 ) -> bool:
     """Whether the head could have had the server of these dispatches instead of them."""
     original = _server_of(scheduler, undone[0])
-    if original.id in head.tried or original not in scheduler._ledger.serving(head.target):
+    if original.failed(head) or original not in scheduler._ledger.serving(head.target):
         return False
     if any(d.model in (original.load.active_adapters or ()) for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
@@ -155,14 +154,14 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, tuple[BackendId, ...]]
+_Flow = tuple[int, bool, str, str, int, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
-    return (service.priority, late, service.name, tracked.target, tracked.tried)
+    return (service.priority, late, service.name, tracked.target, tracked.sub_flow, tracked.tried)
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
@@ -232,6 +231,16 @@ def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:
         assert adherence.expected_misses >= -1e-9
 
 
+def _assert_only_known_servers_are_remembered(scheduler: Scheduler) -> None:
+    ledger = scheduler._ledger
+    known = {backend.id for backend in ledger.backends}
+    away = {backend.id for backend in ledger.backends if not backend.usable}
+    assert set(scheduler._flights._predictor._timings) <= known
+    assert set(ledger._removed_at) <= away
+    for holders in ledger._holders._holders.values():
+        assert set(holders) <= known
+
+
 def _assert_each_request_is_in_one_place(scheduler: Scheduler) -> None:
     counted = {
         request_id: backend.id
@@ -258,6 +267,8 @@ def _assert_queue_counts_match(scheduler: Scheduler) -> None:
         Counter((t.service.priority, t.service.name) for t in waiting)
     )
     due = [t.expires_at for t in waiting] + [t.late_at for t in waiting if not t.late]
+    if due:
+        due.append(scheduler._breakers.opens_at)
     assert scheduler.next_deadline() == min(due, default=None)
 
 

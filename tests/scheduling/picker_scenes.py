@@ -1,6 +1,6 @@
 """Servers and requests that pickers choose among and for."""
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.model import LatencyObjective
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest

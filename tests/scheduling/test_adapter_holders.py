@@ -25,6 +25,15 @@ def test_an_adapter_is_held_where_it_was_sent_also_when_idle() -> None:
     assert holders.of("lora-a") == [B, A]
 
 
+def test_a_server_that_is_forgotten_holds_nothing() -> None:
+    holders = AdapterHolders()
+    for adapter in ("lora-a", "lora-b"):
+        sent(holders, A, adapter)
+        sent(holders, B, adapter)
+    holders.forget(A)
+    assert holders.of("lora-a") == holders.of("lora-b") == [B]
+
+
 def test_a_server_that_dropped_the_adapter_is_forgotten() -> None:
     holders = AdapterHolders()
     residency = sent(holders, A, "lora-a")

@@ -46,7 +46,7 @@ def dispatch(queue: AdmissionQueue, tracked: TrackedRequest, backend_id: str = "
     queue.take_head(tracked)
     tracked.enter(RequestPhase.DISPATCHED)
     tracked.attempts += 1
-    tracked.tried = (*tracked.tried, BackendId(backend_id))
+    tracked.tried = (*tracked.tried, (BackendId(backend_id), 1))
 
 
 def come_back(queue: AdmissionQueue, tracked: TrackedRequest) -> None:
@@ -96,7 +96,7 @@ def test_what_was_queued_before_a_dispatch_is_not_found_twice() -> None:
     queue.forget(returning)  # dispatched out of turn, so that its first entry stays behind
     returning.enter(RequestPhase.DISPATCHED)
     returning.attempts = 1
-    returning.tried = (BackendId("a"),)
+    returning.tried = ((BackendId("a"), 1),)
     come_back(queue, returning)
     heads = heads_by_lane(queue)[0]
     assert sorted(head.request.id for head in heads) == ["r1", "r2"]

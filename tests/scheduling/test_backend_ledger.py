@@ -1,6 +1,7 @@
 import pytest
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.model import BackendId, BackendLoad
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import BASE, make_ledger, make_prediction, make_tracked, serving
@@ -67,7 +68,7 @@ class TestServers:
     def test_a_server_that_left_takes_nothing_but_is_known(
         self, ledger: BackendLedger, backend: BackendState
     ) -> None:
-        ledger.leave(A)
+        ledger.leave(A, now=0.0)
         assert ledger.serving(BASE) == ()
         assert not backend.takes(BASE)
         assert ledger.knows(BASE)
@@ -83,7 +84,7 @@ class TestServers:
 
     def test_unknown_servers_may_drain_and_leave(self, ledger: BackendLedger) -> None:
         ledger.drain(B)
-        ledger.leave(B)
+        ledger.leave(B, now=0.0)
         assert list(ledger.backends) == []
 
     def test_a_server_that_comes_back_keeps_its_requests_and_forgets_its_reports(
@@ -91,7 +92,7 @@ class TestServers:
     ) -> None:
         reserved(ledger, backend, make_tracked(target="lora-a"))
         ledger.report(backend, BackendLoad(running=9, waiting=5), taken_at=1.0)
-        ledger.leave(A)
+        ledger.leave(A, now=0.0)
         ledger.join(A, serving("lora-a"))
         assert backend.sequences == 1
         assert backend.adapters.active == {"lora-a": 1}

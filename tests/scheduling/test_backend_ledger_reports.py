@@ -2,7 +2,8 @@
 
 import pytest
 
-from gateway.scheduling.backend_ledger import BackendLedger, BackendState
+from gateway.scheduling.backend_ledger import BackendLedger
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.model import BackendId, BackendLoad
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import make_ledger, make_tracked, serving
@@ -135,7 +136,7 @@ class TestPrefixes:
         self, ledger: BackendLedger, backend: BackendState
     ) -> None:
         reserved(ledger, backend, make_tracked(prompt_tokens=300, prefix_blocks=(1, 2, 3)))
-        ledger.leave(A)
+        ledger.leave(A, now=0.0)
         ledger.join(A, serving())
         later = make_tracked("r2", prompt_tokens=300, prefix_blocks=(1, 2, 3))
         assert backend.uncached_tokens(later) == 300

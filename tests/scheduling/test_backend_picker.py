@@ -2,8 +2,8 @@ from collections import Counter
 from math import sqrt
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendState
 from gateway.scheduling.backend_picker import LeastOutstandingPicker
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest

@@ -1,4 +1,4 @@
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import BackendLoad

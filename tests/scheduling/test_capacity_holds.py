@@ -1,6 +1,6 @@
 """Which adapter slot is kept for a request that was overtaken too often, and from whom."""
 
-from gateway.scheduling.backend_ledger import BackendState, Hold
+from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import BackendId, RequestId

@@ -10,7 +10,6 @@ from gateway.scheduling.fairness import (
     FirstComeFirstServed,
     LeastServedFirst,
     ServiceOrder,
-    request_cost,
 )
 from gateway.scheduling.model import (
     CRITICAL,
@@ -141,7 +140,7 @@ def test_by_requests_the_size_of_a_request_does_not_matter(*, streamed: bool) ->
 
 
 def test_by_requests_a_request_counts_once_whether_or_not_it_has_ended() -> None:
-    order = LeastServedFirst(cost=request_cost)
+    order = LeastServedFirst(tokens_count=False)
     ended, running = head(A), head(B)
     for tracked in (ended, running):
         tracked.enter(RequestPhase.DISPATCHED)
@@ -231,3 +230,30 @@ def test_a_retry_that_waits_again_is_served_in_its_turn() -> None:
     while checked.ids_in("in flight"):
         competition.checked.finish(checked.ids_in("in flight")[0], TokenUsage(None, 1, None, 1))
     assert checked.ids_in("queued") == []
+
+
+@pytest.mark.parametrize("dimension", [FairnessDimension.TOKENS, FairnessDimension.REQUESTS])
+def test_an_attempt_that_failed_is_not_charged(dimension: FairnessDimension) -> None:
+    unlucky, other, _ = PLAIN
+    competition = Competition(dimension, unlucky, other)
+    competition.checked.join("b")
+    competition.ask(unlucky)
+    competition.checked.fail("A1", FailureKind.CONNECT)  # and runs on the other server
+    competition.checked.finish("A1", TokenUsage(None, 50, None, 1))
+    competition.checked.drain("b")
+    competition.ask(other, times=3)
+    competition.ask(unlucky, times=3)
+    served = competition.serve(5)
+    assert abs(served.count("A") - served.count("B")) <= 1
+
+
+def test_by_tokens_who_leaves_early_is_charged_for_what_was_written() -> None:
+    leaving, full, other = PLAIN
+    competition = Competition(FairnessDimension.TOKENS, *PLAIN)
+    competition.ask(other)
+    competition.ask(leaving, output_tokens=150)
+    competition.ask(full, times=2, output_tokens=50)
+    competition.ask(leaving, output_tokens=50)
+    assert competition.serve(1) == "C"
+    competition.checked.cancel("A2")
+    assert competition.serve(2) == "BA"

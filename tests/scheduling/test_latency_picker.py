@@ -2,7 +2,7 @@ from collections import Counter
 from math import sqrt
 from random import Random
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.latency_picker import LatencyPicker
 from gateway.scheduling.policy import PickerPolicy

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId
 from gateway.scheduling.prediction import Prediction

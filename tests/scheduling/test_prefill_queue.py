@@ -120,7 +120,7 @@ def test_steps_without_a_chunk_are_made_up_for_by_the_next_one() -> None:
     queue = PrefillQueue()
     queue.add(250, now=0.0, busy=False)
     chunk_seen(queue, 2 * (BASE_S + ROOM * PER_TOKEN_S))  # two full steps, one chunk
-    assert queue.pending_tokens == 50
+    assert queue.in_step + queue.after == 50
 
 
 def test_a_chunk_of_the_step_before_takes_nothing_off() -> None:
@@ -128,7 +128,7 @@ def test_a_chunk_of_the_step_before_takes_nothing_off() -> None:
     queue.add(50, now=1.0, busy=False)
     for at in (1.0, 0.999):
         chunk_seen(queue, at)
-        assert (queue.step_began_at, queue.pending_tokens) == (1.0, 50)
+        assert (queue.step_began_at, queue.in_step, queue.after) == (1.0, 50, 0)
 
 
 def test_a_first_token_corrects_what_is_left() -> None:
@@ -144,11 +144,11 @@ def test_a_request_that_leaves_takes_its_prefill_along() -> None:
     queue.add(30, now=0.0, busy=False)
     queue.add(40, now=0.001, busy=True)
     queue.remove(40)
-    assert queue.pending_tokens == 30
+    assert queue.in_step + queue.after == 30
     queue.remove(30)
-    assert queue.pending_tokens == 0
+    assert queue.in_step + queue.after == 0
     queue.remove(30)
-    assert queue.pending_tokens == 0
+    assert queue.in_step + queue.after == 0
 
 
 def test_a_prefill_that_takes_longer_than_forecast_is_about_to_end() -> None:

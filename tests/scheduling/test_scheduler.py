@@ -172,6 +172,19 @@ class TestWaiting:
         decisions = checked.pass_deadline()
         assert refused(decisions) == [("Evict", "r2", RefusalReason.QUEUE_TIMEOUT)]
 
+    def test_where_all_servers_are_gone_the_wait_ends_for_lack_of_one(self) -> None:
+        checked = scheduler_of("a")
+        checked.arrive(make_request("running"))
+        checked.arrive(make_request("r1"))
+        checked.leave("a")
+        assert refused(checked.pass_deadline()) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
+
+    def test_arrivals_are_refused_in_a_shutdown(self) -> None:
+        checked = scheduler_of("a")
+        checked.start_shutdown()
+        decisions = checked.arrive(make_request("r1"))
+        assert refused(decisions) == [("Reject", "r1", RefusalReason.DRAINING)]
+
     def test_a_deadline_that_passes_early_or_twice_does_nothing(self) -> None:
         checked = scheduler_of("a", queue=QueuePolicy(timeout_s=5.0))
         checked.arrive(make_request("r1", service="chat"))

@@ -115,9 +115,26 @@ class TestRetries:
     def test_when_all_servers_were_tried_the_request_is_given_up(self) -> None:
         checked = scheduler_of("a", "b", retry=RetryPolicy(max_attempts=9))
         checked.arrive(make_request("r1"))
-        checked.fail("r1")
-        decisions = checked.fail("r1")
+        checked.fail("r1", FailureKind.SERVER_ERROR)
+        decisions = checked.fail("r1", FailureKind.SERVER_ERROR)
         assert refused(decisions) == [("Evict", "r1", RefusalReason.ATTEMPTS_EXHAUSTED)]
+
+    def test_a_request_whose_servers_all_vanished_waits_as_long_as_any_request_would(self) -> None:
+        checked = scheduler_of("a", "b")
+        checked.arrive(make_request("r1"))
+        checked.fail("r1", FailureKind.CONNECT)
+        assert checked.fail("r1", FailureKind.RESET) == []
+        decisions = checked.pass_deadline()
+        while not decisions:  # servers that are probed again are none that it has not tried
+            decisions = checked.pass_deadline()
+        assert refused(decisions) == [("Evict", "r1", RefusalReason.QUEUE_TIMEOUT)]
+
+    def test_a_server_that_came_back_is_another_one_to_a_request_that_waits(self) -> None:
+        checked = scheduler_of("a")
+        checked.arrive(make_request("r1"))
+        checked.fail("r1", FailureKind.UNRESPONSIVE)
+        checked.leave("a")
+        assert dispatched(checked.join("a")) == [("r1", "a")]
 
     def test_the_number_of_attempts_is_bounded(self) -> None:
         checked = scheduler_of("a", "b", "c", retry=RetryPolicy(max_attempts=2))
@@ -141,7 +158,7 @@ class TestRetries:
         checked = scheduler_of("a")
         checked.arrive(make_request("r1"))
         checked.arrive(make_request("r2"))
-        eviction, dispatch = checked.fail("r1")
+        eviction, dispatch = checked.fail("r1", FailureKind.OVERLOADED)
         assert refused([eviction])[0][1] == "r1"
         assert dispatched([dispatch]) == [("r2", "a")]
 
@@ -150,7 +167,6 @@ class TestRetries:
         checked.arrive(make_request("r1"))
         checked.leave("a")
         assert checked.fail("r1") == []
-        assert checked.join("a", "lora-a") == []
         assert dispatched(checked.join("b")) == [("r1", "b")]
 
 

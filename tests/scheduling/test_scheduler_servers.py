@@ -3,28 +3,40 @@
 CheckedScheduler makes sure after each event of these tests too that the contract holds.
 """
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.backend_ledger import BackendState
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch, RefusalReason
+from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import (
+    CRITICAL,
     BackendId,
     BackendLoad,
     Forecast,
+    LatencyObjective,
     RequestId,
 )
-from gateway.scheduling.policy import QueuePolicy
+from gateway.scheduling.policy import (
+    CapacityPolicy,
+    FairnessPolicy,
+    QueuePolicy,
+    RetryPolicy,
+)
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import make_policy, make_request, serving
+from tests.builders import make_policy, make_request, make_service, serving
 from tests.scheduling.checked_scheduler import CheckedScheduler
 from tests.scheduling.invariants import assert_everything_is_released
 from tests.scheduling.scheduler_scenes import BATCH, CHAT, dispatched, refused, scheduler_of
+
+SHORT = make_service("short", objective=LatencyObjective(ttft_s=1.0), priority=CRITICAL)
 
 
 class TestServers:
@@ -42,6 +54,11 @@ class TestServers:
         assert checked.leave("ghost") == []
         assert checked.report("ghost", BackendLoad()) == []
         assert checked.scheduler.snapshot(now=checked.now).ignored_events == 3
+
+    def test_who_waited_in_vain_for_a_server_is_told_that_there_is_none(self) -> None:
+        checked = scheduler_of()
+        checked.arrive(make_request("r1", service="chat"))
+        assert refused(checked.pass_deadline()) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
 
     def test_a_server_that_gains_an_adapter_gets_who_waits_for_it(self) -> None:
         checked = CheckedScheduler(make_policy())
@@ -103,12 +120,49 @@ class TestPolicies:
         decisions = checked.arrive(make_request("r3", service="chat"))
         assert refused(decisions) == [("Reject", "r3", RefusalReason.QUEUE_FULL)]
 
-    def test_new_adapter_slots_hold_for_servers_that_join_later(self) -> None:
-        checked = scheduler_of("a")
+    def test_new_adapter_slots_hold_for_servers_that_have_not_told_theirs(self) -> None:
+        checked = scheduler_of("a", "c")
+        checked.report("c", BackendLoad(max_loras=2))
         checked.feed(ev.PoliciesChanged(make_policy(max_loras=3)))
         checked.join("b")
-        slots = [b.max_loras for b in checked.scheduler.snapshot(now=checked.now).backends]
-        assert slots == [1, 3]
+        slots = {b.backend_id: b.max_loras for b in checked.snapshot().backends}
+        assert slots == {"a": 3, "b": 3, "c": 2}
+
+    def test_a_new_window_and_neutral_start_change_what_services_burn(self) -> None:
+        checked = scheduler_of("a", services=[SHORT])
+        for number in range(4):
+            checked.arrive(make_request(f"r{number}", service="short"))
+        checked.now += 10.0
+        checked.feed(ev.DeadlinePassed())
+        assert checked.snapshot().services[0].missed == 3
+        policy = make_policy(SHORT, slots=1)
+        changed = replace(policy, fairness=FairnessPolicy(window_s=60.0, neutral_requests=1))
+        burnt_before = checked.snapshot().services[0].burn
+        checked.feed(ev.PoliciesChanged(changed))
+        assert checked.snapshot().services[0].burn > 2 * burnt_before
+        checked.now += 70.0
+        assert checked.snapshot().services[0].missed == 0
+
+    def test_a_new_size_of_steps_holds_for_servers_that_have_not_shown_theirs(self) -> None:
+        checked = scheduler_of("a", "b", slots=8)
+        checked.report("b", BackendLoad(largest_step_tokens=4096))
+        policy = make_policy(CHAT, slots=8)
+        capacity = CapacityPolicy(max_requests_per_backend=8, chunk_budget_tokens=256)
+        checked.feed(ev.PoliciesChanged(replace(policy, capacity=capacity)))
+        for number in range(4):  # each is worth two steps of 256, so that one fills a server
+            request = make_request(f"r{number}", service="chat", prompt_tokens=512)
+            checked.arrive(request)
+        places = {request_id: checked.backend_of(request_id) for request_id in checked.lives}
+        assert Counter(places.values()) == {"a": 1, "b": 3}
+
+    def test_what_retries_are_left_and_who_was_served_is_kept_where_it_still_holds(self) -> None:
+        retry = RetryPolicy(budget_burst=1.0, budget_ratio=0.0)
+        checked = scheduler_of("a", "b", retry=retry)
+        checked.arrive(make_request("r1"))
+        assert len(dispatched(checked.fail("r1", FailureKind.OVERLOADED))) == 1
+        checked.feed(ev.PoliciesChanged(make_policy(CHAT, BATCH, slots=1, retry=retry)))
+        decisions = checked.fail("r1", FailureKind.OVERLOADED)
+        assert refused(decisions) == [("Evict", "r1", RefusalReason.ATTEMPTS_EXHAUSTED)]
 
 
 class TestForecasts:

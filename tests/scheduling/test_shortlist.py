@@ -108,8 +108,8 @@ def test_a_holder_that_was_tried_already_is_no_part_of_a_sample() -> None:
     pool = Pool(300)
     pool.run(7, 1, target="lora-a")
     again = request(target="lora-a")
-    again.tried = (pool.servers[7].id,)
-    untried = [backend for backend in pool.servers if backend.id not in again.tried]
+    again.tried = ((pool.servers[7].id, pool.servers[7].lives),)
+    untried = [backend for backend in pool.servers if not backend.failed(again)]
     sample = next(pool.shortlist.batches(again, untried, now=0.0))
     assert "s7" not in [backend.id for backend in sample]
 

@@ -91,6 +91,18 @@ def test_the_length_of_the_window_is_configurable() -> None:
     assert adherence.burn(CHAT, now=60.0) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("window_s", [60.0, 600.0])
+def test_a_window_of_another_length_keeps_what_is_young_enough(window_s: float) -> None:
+    adherence = adherence_of(missed=3, now=100.0)
+    for second in (250.0, 251.0, 256.0, 290.0):
+        adherence.settle(make_tracked(service=CHAT), missed=False, now=second)
+    adherence.reconfigure(FairnessPolicy(window_s=window_s), now=300.0)
+    found = adherence.of(CHAT.name)
+    assert (found.ended, found.missed) == ((4, 0) if window_s == 60.0 else (7, 3))
+    found.forget_old(349.0 if window_s == 60.0 else 889.0)
+    assert (found.ended, found.all_ended) == (1, 1)
+
+
 # -- one request ------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def test_a_constant_load_is_forecast_well_though_it_tells_no_terms_apart() -> No
 
 def test_a_fit_starts_at_its_prior() -> None:
     assert DecodeFit(DECODE).coefficients() == DECODE
-    assert PrefillFit(PREFILL).coefficients() == PREFILL
+    assert (PrefillFit(PREFILL).overhead_s, PrefillFit(PREFILL).per_token_s) == PREFILL
 
 
 def within(values: tuple[float, ...], prior: tuple[float, ...]) -> bool:
@@ -130,7 +130,7 @@ def test_no_history_makes_the_cost_of_prefills_absurd(
     fit = PrefillFit(PREFILL)
     for tokens, seconds, measured_s in samples:
         fit.learn(tokens=tokens, seconds=seconds, measured_s=measured_s)
-        assert within(fit.coefficients(), PREFILL)
+        assert within((fit.overhead_s, fit.per_token_s), PREFILL)
 
 
 def teach_prefills(

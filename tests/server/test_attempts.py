@@ -5,21 +5,23 @@ import json
 
 import pytest
 
-from gateway.scheduling.events import DispatchFailed, FailureKind
+from gateway.scheduling.events import BackendLeft, DispatchFailed, FailureKind
 from gateway.scheduling.model import BackendId
-from gateway.scheduling.policy import QueuePolicy
+from gateway.scheduling.policy import QueuePolicy, RetryPolicy
 from gateway.server.options import BackendTimeouts, FrontEndOptions
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
 from tests.server.raw_client import RawResponse
 from tests.server.raw_server import (
     Peer,
     RawServer,
+    answering,
     eventually,
     ok,
     serving,
 )
 
 ANSWER = ok(b'{"answer":1}', b"content-type: application/json")
+BUSY = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
 SHORT = BackendTimeouts(first_byte_s=0.1, sweep_s=0.005)
 """Short enough to wait for, long enough for a server that does answer on a busy machine."""
 
@@ -107,7 +109,7 @@ async def _stop_listening(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("script", "status"),
-    [(hang_up, 502), (stay_silent, 504), (send_garbage, 502)],
+    [(stay_silent, 504), (send_garbage, 502)],
 )
 async def test_when_every_server_fails_the_client_is_told_how(script: object, status: int) -> None:
     broken = RawServer(script)  # type: ignore[arg-type] # one of the above
@@ -120,6 +122,62 @@ async def test_when_every_server_fails_the_client_is_told_how(script: object, st
             assert error_of(response)["code"] == status
             assert "retry-after" in response.headers
             assert response.headers["x-request-id"]
+        assert rig.in_flight == 0
+
+
+async def test_a_request_whose_only_server_vanished_is_answered_when_it_is_back() -> None:
+    server = RawServer(hang_up)
+    async with gateway(server) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        await eventually(lambda: rig.driver.snapshot().queued_requests)
+        server.script = answering(server, ANSWER)
+        rig.driver.deliver(BackendLeft(BackendId("s0")))
+        rig.join()
+        assert (await client.response()).status == 200
+        assert rig.records.all[-1].attempts == 2
+
+
+async def test_a_request_whose_only_server_vanished_waits_no_longer_than_any() -> None:
+    policy = make_policy(queue=QueuePolicy(timeout_s=0.02))
+    async with gateway(RawServer(hang_up), policy=policy) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        response = await client.response()
+        assert response.status == 503
+        assert "retry-after" in response.headers
+        assert rig.in_flight == 0
+
+
+async def test_a_4xx_is_neither_retried_nor_counted_against_the_server() -> None:
+    for status in (b"400 Bad", b"404 No", b"408 Slow", b"422 Hm", b"429 Busy", b"499 Odd"):
+        answer = b"HTTP/1.1 %b\r\nretry-after: 77\r\ncontent-length: 4\r\n\r\nwhy?" % status
+        async with gateway(serving(answer), serving(answer)) as rig, rig.client() as client:
+            client.post(CHAT, chat())
+            response = await client.response()
+            assert (response.status, response.body) == (int(status[:3]), b"why?")
+            assert response.headers["retry-after"] == "77"
+            assert sum(len(server.requests) for server in rig.servers) == 1
+            assert not rig.events.of_type(DispatchFailed)
+
+
+async def test_retries_are_bounded_over_all_traffic() -> None:
+    policy = make_policy(retry=RetryPolicy(budget_burst=3.0, budget_ratio=0.0))
+    servers = [serving(BUSY), serving(BUSY), serving(BUSY)]
+    async with gateway(*servers, policy=policy) as rig, rig.client() as client:
+        for _ in range(10):
+            client.post(CHAT, chat())
+            assert (await client.response()).status == 503
+        assert sum(len(server.requests) for server in servers) == 10 + 3
+        for record in rig.records.all:
+            assert record.attempts <= len(servers)
+
+
+async def test_no_server_is_tried_twice_for_one_request() -> None:
+    policy = make_policy(retry=RetryPolicy(max_attempts=9, budget_burst=1_000.0))
+    servers = [serving(BUSY), serving(BUSY), serving(BUSY)]
+    async with gateway(*servers, policy=policy) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        assert (await client.response()).status == 503
+        assert [len(server.requests) for server in servers] == [1, 1, 1]
         assert rig.in_flight == 0
 
 
@@ -141,19 +199,20 @@ async def test_an_error_that_was_cut_off_is_not_what_the_client_gets() -> None:
         await peer.request()
         await peer.send(b"HTTP/1.1 500 Oops\r\ncontent-length: 100\r\n\r\nhalf")
 
-    async with gateway(RawServer(script)) as rig, rig.client() as client:
+    policy = make_policy(queue=QueuePolicy(timeout_s=0.02))
+    async with gateway(RawServer(script), policy=policy) as rig, rig.client() as client:
         client.post(CHAT, chat())
         response = await client.response()
-        assert response.status == 502
+        assert response.status == 503
         error_of(response)
 
 
 async def test_a_servers_own_retry_after_is_kept() -> None:
-    busy = b"HTTP/1.1 429 Busy\r\nretry-after: 77\r\ncontent-length: 0\r\n\r\n"
+    busy = b"HTTP/1.1 503 Busy\r\nretry-after: 77\r\ncontent-length: 0\r\n\r\n"
     async with gateway(serving(busy)) as rig, rig.client() as client:
         client.post(CHAT, chat())
         response = await client.response()
-        assert (response.status, response.headers["retry-after"]) == (429, "77")
+        assert (response.status, response.headers["retry-after"]) == (503, "77")
 
 
 async def test_a_request_over_the_queues_limit_gets_429_with_retry_after() -> None:

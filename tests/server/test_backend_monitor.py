@@ -183,6 +183,26 @@ async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
         assert watched.health == ["BackendJoined"]
 
 
+async def test_a_server_that_is_removed_leaves_for_good_also_when_it_was_down() -> None:
+    engine = Engine()
+    async with watching(engine) as watched:
+        await eventually(lambda: watched.health)
+        engine.pages["/health"] = b"HTTP/1.1 500 Dead\r\ncontent-length: 0\r\n\r\n"
+        await eventually(lambda: "BackendLeft" in watched.health)
+        watched.monitor.remove(S0)
+        left = [event for event in watched.told if isinstance(event, BackendLeft)]
+        assert left == [BackendLeft(S0), BackendLeft(S0, for_good=True)]
+
+
+async def test_nobody_is_told_of_the_removal_of_a_server_that_never_was_in() -> None:
+    engine = Engine()
+    engine.pages["/health"] = b"HTTP/1.1 500 Dead\r\ncontent-length: 0\r\n\r\n"
+    async with watching(engine) as watched:
+        await eventually(lambda: engine.asked.count("/health") >= 3)
+        watched.monitor.remove(S0)
+        assert watched.told == []
+
+
 async def test_a_server_that_hangs_leaves_too() -> None:
     engine = Engine()
     async with watching(engine, replace(FAST, timeout_s=0.1)) as watched:

@@ -56,6 +56,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             fairness_tolerance: 0.17
             fairness_neutral_requests: 18
             fairness_late_share: 0.19
+            fairness_ids: true
             picker: least_outstanding
             picker_cold_adapter_cost: 11
             picker_miss_cost: 20
@@ -63,6 +64,13 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             picker_load_price: 22
             picker_prefill_price: 23
             picker_tie_tolerance: 0.24
+            eject_after_failures: 25
+            eject_failure_share: 0.26
+            eject_min_requests: 27
+            eject_slow_factor: 28
+            eject_time: 29s
+            eject_max_time: 30s
+            max_ejected_share: 0.31
             """
         )
     )
@@ -81,6 +89,13 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("retry", "max_attempts"): 5,
         ("retry", "budget_ratio"): 0.6,
         ("retry", "budget_burst"): 7.0,
+        ("breaker", "consecutive_failures"): 25,
+        ("breaker", "failure_share"): 0.26,
+        ("breaker", "min_requests"): 27,
+        ("breaker", "slow_factor"): 28.0,
+        ("breaker", "first_ejection_s"): 29.0,
+        ("breaker", "longest_ejection_s"): 30.0,
+        ("breaker", "max_ejected_share"): 0.31,
         ("capacity", "max_requests_per_backend"): 8,
         ("capacity", "max_engine_waiting"): 9,
         ("capacity", "default_max_loras"): 10,
@@ -93,6 +108,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("fairness", "tolerance"): 0.17,
         ("fairness", "neutral_requests"): 18,
         ("fairness", "late_share"): 0.19,
+        ("fairness", "sub_flows"): True,
         ("picker", "kind"): PickerKind.LEAST_OUTSTANDING,
         ("picker", "cold_adapter_cost"): 11.0,
         ("picker", "miss_cost"): 20.0,
@@ -123,12 +139,22 @@ def test_a_service_keeps_all_that_was_configured(policy_of: PolicyOf) -> None:
     (service,) = policy_of(
         "{name: s, model: m, targets: [{name: x, weight: 90}, {name: y, weight: 10}],"
         " objective: {ttft: 300ms, tpot: 50ms, ntpot: 80ms}, priority: 4,"
-        " fairness_weight: 2, max_queue_wait: 5min}"
+        " fairness_weight: 2, max_queue_wait: 5min, max_share: 0.4}"
     ).pool.services
     assert (service.name, service.model, service.priority) == ("s", "m", 4)
     assert service.targets == (TargetModel("x", 90.0), TargetModel("y", 10.0))
     assert service.objective == LatencyObjective(ttft_s=0.3, tpot_s=0.05, ntpot_s=0.08)
     assert (service.fairness_weight, service.max_queue_wait_s) == (2.0, 300.0)
+    assert service.max_share == 0.4
+
+
+def test_clients_bounds_are_trusted_only_where_that_is_configured(
+    write_config: WriteConfig,
+) -> None:
+    settings = load_file(write_config("pools: [{name: a, trust_client_slo: true}, {name: b}]"))
+    policies = scheduling_policies(settings)
+    assert policies["a"].pool.trusts_client_slo
+    assert not policies["b"].pool.trusts_client_slo
 
 
 def test_a_pool_may_set_one_bound_for_services_without_an_objective(

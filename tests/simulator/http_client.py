@@ -118,8 +118,8 @@ class LiveServer:
         return await self.post("/v1/completions", {"model": "base", "prompt": "Hi", **fields})
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until something holds, at most two seconds."""
-        async with asyncio.timeout(2.0):
+        """Wait until something holds, at most ten seconds."""
+        async with asyncio.timeout(10.0):
             while not condition():
                 await asyncio.sleep(POLL_S)
 

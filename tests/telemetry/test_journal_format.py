@@ -71,7 +71,7 @@ EVENTS: dict[type, st.SearchStrategy[SchedulerEvent]] = {
     DispatchFailed: st.builds(DispatchFailed, ids, failure_kinds, st.booleans()),
     BackendJoined: st.builds(BackendJoined, backend_ids, served_models()),
     BackendDraining: st.builds(BackendDraining, backend_ids),
-    BackendLeft: st.builds(BackendLeft, backend_ids),
+    BackendLeft: st.builds(BackendLeft, backend_ids, st.booleans()),
     BackendLoadReported: st.builds(BackendLoadReported, backend_ids, backend_loads(), instants),
     DeadlinePassed: st.builds(DeadlinePassed),
     PoliciesChanged: st.builds(PoliciesChanged, policies()),
@@ -138,7 +138,9 @@ def test_nothing_of_a_prompt_is_written() -> None:
 
 # -- what cannot be read ----------------------------------------------------------------------
 
-LEFT = b'{"at":1.0,"kind":"BackendLeft","event":{"backend_id":"a"},"decisions":[]}\n'
+LEFT = (
+    b'{"at":1.0,"kind":"BackendLeft","event":{"backend_id":"a","for_good":false},"decisions":[]}\n'
+)
 FINISHED = (
     b'{"at":1.0,"kind":"ResponseFinished","event":{"request_id":"r","usage":[1,2,3,4]},'
     b'"decisions":[]}\n'
@@ -154,7 +156,7 @@ BROKEN = {
     "no decisions": (LEFT.replace(b',"decisions":[]', b""), "missing required field `decisions`"),
     "decisions of another form": (LEFT.replace(b"[]", b"7"), "Expected `array`"),
     "another line's field": (LEFT.replace(b'{"at"', b'{"now":1,"at"'), "unknown field `now`"),
-    "a field too few": (LEFT.replace(b'"backend_id":"a"', b""), "missing required field"),
+    "a field too few": (LEFT.replace(b'"backend_id":"a",', b""), "missing required field"),
     "a field too many": (LEFT.replace(b'"a"', b'"a","zone":"b"'), "other fields"),
     "an optional field too few": (FINISHED, "other fields"),
     "a value of another type": (LEFT.replace(b'"a"', b"7"), "Expected `str`"),

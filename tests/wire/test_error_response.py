@@ -41,6 +41,7 @@ FAILURES = {
     FailureKind.OVERLOADED: 503,
     FailureKind.TIMEOUT: 504,
     FailureKind.STALLED: 504,
+    FailureKind.UNRESPONSIVE: 504,
 }
 PROTOCOL_ERRORS = {
     ProtocolError.NOT_FOUND: 404,
