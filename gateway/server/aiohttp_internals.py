@@ -67,17 +67,19 @@ class ClientProtocol(RequestHandler):
         busy: whether a request is being handled; kept by whoever handles it.
     """
 
-    __slots__ = ("_connections", "_flow", "_head_bytes", "busy")
+    __slots__ = ("_connections", "_flow", "_head_bytes", "_head_tail", "busy")
 
     _connections: ClientConnections
     _flow: ReadFlow | None
     _head_bytes: int
+    _head_tail: bytes
     busy: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start without a request and without a feeder, if the limits allow."""
         self._flow = None
         self._head_bytes = 0
+        self._head_tail = b""
         self.busy = False
         assert isinstance(self._manager, LowLevelServer)
         self._connections = self._manager.client_connections
@@ -101,24 +103,28 @@ class ClientProtocol(RequestHandler):
         """Keep an eye on heads that come in pieces; the usual one comes whole."""
         if self._force_close:
             return
-        limit = self._connections.limits.header_bytes
         waits = self.waits
-        if waits and len(data) > limit and data.find(b"\r\n\r\n", 0, limit + 4) < 0:
+        if waits and self._head_is_too_large(data):
             self._connections.cut(self, CutReason.HEADER_TOO_LARGE)
             return
         super().data_received(data)
         if not waits:
             return
-        if self._messages:
-            if self._head_bytes:
-                self._head_bytes = 0
-                self._connections.head_ended(self)
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > limit:
-            self._connections.cut(self, CutReason.HEADER_TOO_LARGE)
-        else:
+        if not self._messages:
+            self._head_bytes += len(data)
+            self._head_tail = data[-3:]
             self._connections.head_begun(self)
+        elif self._head_bytes:
+            self._head_bytes = 0
+            self._head_tail = b""
+            self._connections.head_ended(self)
+
+    def _head_is_too_large(self, data: bytes) -> bool:
+        """Whether the head does not end within the limit; most often the size of a read tells."""
+        room = self._connections.limits.header_bytes - self._head_bytes
+        if len(data) <= room:
+            return False
+        return (self._head_tail + data[: room + 1]).find(b"\r\n\r\n") < 0
 
     @property
     def waits(self) -> bool:

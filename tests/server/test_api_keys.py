@@ -190,5 +190,3 @@ def test_digests_are_found_by_a_tag_that_differs_from_process_to_process() -> No
     assert tags[0].isdisjoint(tags[1])
     with pytest.raises(Refused):
         controls[0].identify([(b"x-api-key", b"sk-other")])
-
-
