@@ -111,7 +111,7 @@ def _overview() -> str:
 
 def _serve(arguments: Namespace) -> int:
     settings = settings_of(arguments)
-    if not any(pool.servers for pool in settings.effective_pools()):
+    if not any(pool.servers or pool.discovers for pool in settings.effective_pools()):
         return _refused("no servers; expected --backends http://HOST:8000, or --config FILE")
     _warn(settings)
     import uvloop

@@ -21,39 +21,25 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.control.access import AccessRules, ServingCertificate
 from gateway.control.configuration import ConfigurationInForce
+from gateway.control.discovery import Discovery
 from gateway.control.reload import Reloader
-from gateway.control.served_pools import ServedPool, ServedPools, declare_configured
-from gateway.control.server_options import (
-    backend_timeouts,
-    connection_limits,
-    front_end_options,
-    monitor_options,
-    pool_options,
-)
+from gateway.control.served_pools import ServedPool, ServedPools
+from gateway.control.server_options import connection_limits, front_end_options
+from gateway.pool_assembly import build_pools
 from gateway.runtime.clock import monotonic_clock, wall_clock
 from gateway.runtime.periodic import Periodic
-from gateway.runtime.scheduler_driver import SchedulerDriver, SchedulerObserver
-from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.model import ServiceName
-from gateway.scheduling.policy import SchedulingPolicy
 from gateway.server.admin import AdminPages
 from gateway.server.admin_access import AdminAccess
 from gateway.server.api_keys import AccessControl
 from gateway.server.app import Background, Gateway, ListenOptions
-from gateway.server.backend_connector import BackendConnector
-from gateway.server.backend_directory import BackendDirectory
-from gateway.server.backend_monitor import BackendMonitor
 from gateway.server.entrance import Entrance
 from gateway.server.front_end import FrontEnd
-from gateway.server.pool_servers import PoolServers
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
-from gateway.server.routes import PoolDirectory, ServingPool
-from gateway.settings.policies import scheduling_policies
+from gateway.server.routes import PoolDirectory
 from gateway.settings.rendering import effective_configuration
-from gateway.settings.schema import PoolSettings, Settings
-from gateway.settings.tls import server_side_context
-from gateway.telemetry.health_log import log_health_change
-from gateway.telemetry.journal import JournalWriter
+from gateway.settings.schema import Settings
+from gateway.telemetry.control_collector import ControlCollector, SourceFigures
 from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_log import RequestLog
@@ -132,7 +118,7 @@ def build_gateway(
     """Make and wire everything; what must be closed at the end goes into `files`."""
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     registry = CollectorRegistry()
-    pools = _pools(settings, seed, files)
+    pools = build_pools(settings, seed, files)
     directory = PoolDirectory([pool.serving for pool in pools])
     metrics = RequestMetrics(services=_service_names(settings))
     registry.register(metrics)
@@ -171,8 +157,16 @@ def build_gateway(
         lambda new: partial(front_end.reconfigure, front_end_options(new)),
         lambda new: partial(_follow_logging, configuration.settings, new),
     )
+    discovery = Discovery(
+        [pool.servers for pool in pools],
+        configuration,
+        clock=monotonic_clock,
+        rng=Random(f"{seed} discovery"),
+    )
+    configuration.add(discovery.follow)
+    registry.register(_control_collector(pools, discovery, configuration))
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
-    background.append(reloader)
+    background += [discovery, reloader]
     limits = connection_limits(settings, descriptors=_streams_allowed())
     gateway = Gateway(
         front_end=front_end,
@@ -198,66 +192,32 @@ def build_gateway(
     return Assembled(gateway, configuration, reloader)
 
 
-def _pools(settings: Settings, seed: int, files: ExitStack) -> list[ServedPool]:
-    policies = scheduling_policies(settings)
-    return [
-        _pool(
-            settings,
-            pool,
-            policies[pool.name],
-            seed=seed + number,
-            observers=_journals(settings, pool, policies[pool.name], seed + number, files),
-        )
-        for number, pool in enumerate(settings.effective_pools())
-    ]
-
-
-def _pool(
-    settings: Settings,
-    pool: PoolSettings,
-    policy: SchedulingPolicy,
-    *,
-    seed: int,
-    observers: Sequence[SchedulerObserver],
-) -> ServedPool:
-    options = pool_options(pool, requires_keys=settings.requires_keys)
-    backends = BackendDirectory()
-    driver = SchedulerDriver(
-        scheduler=build_scheduler(policy, Random(seed)),
-        clock=monotonic_clock,
-        observers=observers,
-        health_observers=(log_health_change,),
-    )
-    monitor = BackendMonitor(
-        backends=backends,
-        deliver=driver.deliver,
-        clock=monotonic_clock,
-        rng=Random(f"{seed} monitor {pool.name}"),
-        options=monitor_options(settings),
-    )
-    servers = PoolServers(
-        name=pool.name,
-        backends=backends,
-        monitor=monitor,
-        driver=driver,
-        connector=BackendConnector(
-            timeouts=backend_timeouts(settings),
-            clock=monotonic_clock,
-            make_tls=partial(server_side_context, pool),
-            authorization=options.forwarding.authorization,
-        ),
-    )
-    declare_configured(servers, pool)
-    serving = ServingPool(pool=policy.pool, driver=driver, backends=backends, options=options)
-    return ServedPool(serving=serving, servers=servers, monitor=monitor, policy=policy)
-
-
 def _service_names(settings: Settings) -> list[ServiceName]:
     return [
         ServiceName(service.name)
         for pool in settings.effective_pools()
         for service in pool.services
     ]
+
+
+def _control_collector(
+    pools: Sequence[ServedPool], discovery: Discovery, configuration: ConfigurationInForce
+) -> ControlCollector:
+    return ControlCollector(
+        servers=lambda: [
+            (pool.servers.name, status.state)
+            for pool in pools
+            for status in pool.servers.statuses()
+        ],
+        sources=lambda: [
+            SourceFigures(report.pool, report.source, report.errors, report.age_s)
+            for report in discovery.reports
+        ],
+        reloads=lambda: {
+            "ok": configuration.reloads,
+            "failed": configuration.failed_reloads,
+        },
+    )
 
 
 def _follow_logging(old: Settings, new: Settings) -> None:
@@ -271,26 +231,6 @@ def _reload_files(settings: Settings) -> tuple[Path, ...]:
         return ()
     named = (settings.file, settings.api_keys_file, settings.tls_certificate, settings.tls_key)
     return tuple(path for path in named if path is not None)
-
-
-def _journals(
-    settings: Settings,
-    pool: PoolSettings,
-    policy: SchedulingPolicy,
-    seed: int,
-    files: ExitStack,
-) -> tuple[SchedulerObserver, ...]:
-    """The pool's journal; with several pools each has its own file, named after it."""
-    path = settings.journal
-    if path is None:
-        return ()
-    if len(settings.effective_pools()) > 1:
-        path = path.with_name(f"{path.stem}-{pool.name}{path.suffix}")
-    return (JournalWriter(_opened(path, files), policy=policy, seed=seed),)
-
-
-def _opened(path: Path, files: ExitStack) -> IO[bytes]:
-    return files.enter_context(path.open("wb", buffering=1 << 16))
 
 
 def _id_source() -> Callable[[], str]:

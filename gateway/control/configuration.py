@@ -86,9 +86,9 @@ class ConfigurationInForce:
         Raises:
             ConfigurationError: the result is not valid; nothing has changed.
         """
-        self._replace(
-            self._loaded, {**self._changes, source: dict(changes)}, why=f"changed by {source}"
-        )
+        if self._changes.get(source, {}) != changes:
+            everything = {**self._changes, source: dict(changes)}
+            self._replace(self._loaded, everything, why=f"changed by {source}")
 
     def _replace(
         self, loaded: Settings, changes: dict[str, Mapping[str, ServiceChange]], *, why: str

@@ -4,28 +4,16 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from gateway.control.configuration import ConfigurationInForce
+from gateway.discovery.file_stamp import FileStamp, stamp_of
 from gateway.settings.problems import ConfigurationError
 
 _LOOK_S = 1.0
 
 
-class _Stamp(NamedTuple):
-    """What tells versions of a file apart; a ConfigMap is replaced by way of a symbolic link."""
-
-    inode: int
-    modified_ns: int
-    size: int
-
-
 class Reloader:
-    """Reloads a configuration; run it in a TaskGroup.
-
-    Files are looked at once a second: that works for every file system (a volume of Kubernetes, a
-    network mount), where notifications of changes do not.
-    """
+    """Reloads a configuration; run it in a TaskGroup."""
 
     def __init__(
         self,
@@ -66,14 +54,5 @@ class Reloader:
         self._asked.clear()
         return asked
 
-    def _stamps(self) -> dict[Path, _Stamp | None]:
-        return {path: _stamp(path) for path in self._files()}
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """What the file is now; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return _Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+    def _stamps(self) -> dict[Path, FileStamp | None]:
+        return {path: stamp_of(path) for path in self._files()}

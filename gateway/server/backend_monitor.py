@@ -19,7 +19,8 @@ from gateway.server.backend_client import FetchedResponse
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.options import MonitorOptions
-from gateway.wire.vllm_metrics import scan_metrics, scan_models
+from gateway.wire.engine_metrics import scan_metrics
+from gateway.wire.model_list import scan_models
 
 _LOG = logging.getLogger(__name__)
 

@@ -39,13 +39,18 @@ Digest = Annotated[
 class ApiKeySettings(BaseModel):
     """One client's key; what is kept of the key itself is its SHA-256."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._:@-]+$")]
+    """what logs and metrics call the key"""
     sha256: Annotated[tuple[Digest, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    """SHA-256 of the key in hex; a list of both while the key is being changed for a new one"""
     services: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """services it may be used for, `default` for models without one; default: all"""
     requests_per_minute: CountFromOne | None = None
+    """default: no limit"""
     tokens_per_minute: CountFromOne | None = None
+    """of prompts and answers together; default: no limit"""
 
 
 class ClientLimits(BaseModel):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.problems import Problem
 from gateway.settings.schema import (
     ObjectiveSettings,
@@ -14,6 +15,7 @@ from gateway.settings.schema import (
 )
 from gateway.settings.tls import TlsFileError, client_side_context, server_side_context
 
+_KUBERNETES_KINDS = ("service", "pods", "inference_pool")
 _BOUNDS = ("ttft", "tpot", "ntpot")
 
 
@@ -46,7 +48,7 @@ def _located(settings: Settings, found: Iterable[tuple[str, str]]) -> list[Probl
 
 def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
     for index, pool in enumerate(pools):
-        if not pool.servers:
+        if not pool.servers and not pool.discovers:
             yield f"pools[{index}].servers", "no servers, so every request will be refused"
         if not pool.services and not pool.accept_unregistered_models:
             yield f"pools[{index}]", "no services and no other models accepted: nothing to serve"
@@ -157,6 +159,7 @@ def _services(index: int, pool: PoolSettings) -> Iterator[tuple[str, ServiceSett
 
 def _pool_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
     for index, pool in enumerate(pools):
+        yield from _discovery_faults(f"pools[{index}].discovery", pool.discovery)
         for key, service in _services(index, pool):
             if service.name == DEFAULT_SERVICE:
                 yield f"{key}.name", f"{service.name!r} stands for models without a service"
@@ -181,3 +184,19 @@ def _target_faults(key: str, service: ServiceSettings) -> Iterator[tuple[str, st
     weighted = [target for target in service.targets if "weight" in target.model_fields_set]
     if weighted and len(weighted) < len(service.targets):
         yield f"{key}.targets", "expected a weight for every target, or for none (an even split)"
+
+
+def _discovery_faults(key: str, discovery: DiscoverySettings) -> Iterator[tuple[str, str]]:
+    dns, kubernetes = discovery.dns, discovery.kubernetes
+    if dns and (dns.type == "A") != (dns.port is not None):
+        expected = "expected a port" if dns.type == "A" else "expected none: SRV records name ports"
+        yield f"{key}.dns.port", expected
+    if not kubernetes:
+        return
+    chosen = [name for name in _KUBERNETES_KINDS if getattr(kubernetes, name) is not None]
+    if len(chosen) != 1:
+        yield f"{key}.kubernetes", f"expected one of {', '.join(_KUBERNETES_KINDS)}"
+    elif chosen == ["pods"] and not isinstance(kubernetes.port, int):
+        yield f"{key}.kubernetes.port", "expected a port's number beside pods"
+    elif chosen == ["inference_pool"] and kubernetes.port is not None:
+        yield f"{key}.kubernetes.port", "expected none: the InferencePool has target ports"

@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
 from gateway.settings.access import AccessSettings
+from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
@@ -40,63 +41,98 @@ def flag(key: str) -> str:
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """The text below a key is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class TargetSettings(_Group):
     """One model of a service's traffic split."""
 
     name: Name
+    """a model or an adapter that the servers have"""
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """its share of the requests, next to the other targets' weights"""
 
 
 class ObjectiveSettings(_Group):
     """A latency objective; a bound's own percentile defaults to `percentile`."""
 
     ttft: PositiveDuration | None = None
+    """bound of the time to first token"""
     tpot: PositiveDuration | None = None
+    """bound of the time per output token after the first"""
     ntpot: PositiveDuration | None = None
+    """bound of the end-to-end latency per output token"""
     percentile: Percentile = 0.95
+    """share of requests that must be within a bound: p95, 0.95 or 95%"""
     ttft_percentile: Percentile | None = None
+    """the same for ttft alone"""
     tpot_percentile: Percentile | None = None
+    """the same for tpot alone"""
     ntpot_percentile: Percentile | None = None
+    """the same for ntpot alone"""
 
 
 class ServiceSettings(_Group):
     """A workload on a pool; without `model` clients send the service's name."""
 
     name: Name
+    """how logs, metrics and the status page call it"""
     model: Name = Field(default_factory=lambda known: known.get("name", ""))
+    """model name that clients send; default: the name"""
     targets: tuple[TargetSettings, ...] = ()
+    """models that answer; default: the one that clients name"""
     objective: ObjectiveSettings | None = None
+    """what it promises about latency"""
     priority: Priority = Field(
         default_factory=lambda known: CRITICAL if known.get("objective") else NON_CRITICAL
     )
+    """Critical, Non-Critical, or a level (higher first, below 0 is Non-Critical); default: Critical
+    with an objective, else Non-Critical"""
     fairness_weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """use of its error budget counts so many times: 2 gets about half the misses of 1"""
     max_queue_wait: Duration | None = None
+    """longest wait in the queue; default: queue_timeout"""
     max_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """share of tokens that it may have while others wait"""
     inject_usage: bool = False
+    """ask servers for token counts in streams, unseen by clients"""
 
 
 class DefaultObjectiveSettings(_Group):
     """What servers are held to for services without an objective, or without this bound in it."""
 
     ttft: PositiveDuration = 10.0
+    """bound of the time to first token"""
     tpot: PositiveDuration = 0.2
+    """bound of the time per output token after the first"""
 
 
 class PoolSettings(PoolDefaults):
     """Servers with one base model and one set of adapters, and the services on them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: Name
+    """how logs, metrics and the status page call it"""
     servers: tuple[ServerUrl, ...] = ()
+    """base URLs; default: those of `backends`"""
+    discovery: DiscoverySettings = DiscoverySettings()
+    """where further servers are looked for"""
     services: tuple[ServiceSettings, ...] = ()
+    """workloads with a name, an objective or targets of their own"""
     default_objective: DefaultObjectiveSettings = DefaultObjectiveSettings()
+    """what servers are held to for requests without an objective; nobody is judged by it"""
     accept_unregistered_models: bool = Field(
         default_factory=lambda known: not known.get("services")
     )
+    """take models that belong to no service, as Non-Critical; default: only without services"""
+
+    @property
+    def discovers(self) -> bool:
+        """Whether servers are looked for."""
+        return any(source is not None for _, source in self.discovery)
 
 
 class Settings(AccessSettings, PoolDefaults):
@@ -150,7 +186,9 @@ class Settings(AccessSettings, PoolDefaults):
         "info", description="least severe messages shown"
     )
     log_format: Literal["text", "json"] = Field("text", description="shape of a log line")
-    pools: tuple[PoolSettings, ...] = ()
+    pools: tuple[PoolSettings, ...] = Field(
+        (), description="servers with a base model each, and the services on them (file only)"
+    )
 
     @property
     def origins(self) -> Mapping[str, str]:

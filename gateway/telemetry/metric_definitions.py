@@ -277,6 +277,31 @@ BACKEND_TPOT_SAMPLES = _counter(
     *_BACKEND,
 )
 
+# -- servers that come and go -----------------------------------------------------------------
+
+SERVERS = _gauge(
+    "llm_gateway_servers",
+    "Servers of the pool by state: up, down, draining (gets nothing new), leaving (is removed when"
+    " its last request has ended).",
+    "pool",
+    "state",
+)
+DISCOVERY_ERRORS = _counter(
+    "llm_gateway_discovery_errors_total",
+    "Looks for servers that failed; what was found before stays.",
+    "pool",
+    "source",
+)
+DISCOVERY_AGE = _gauge(
+    "llm_gateway_discovery_age_seconds",
+    "Time since a source of servers could last be read.",
+    "pool",
+    "source",
+)
+RELOADS = _counter(
+    "llm_gateway_reloads_total", "Reloads of the configuration, by result: ok, failed.", "result"
+)
+
 # -- the gateway itself -----------------------------------------------------------------------
 
 CONNECTIONS = _gauge(
@@ -333,6 +358,7 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
             *(BACKEND_TPOT_ERROR, BACKEND_TPOT_COVERAGE, BACKEND_TPOT_SAMPLES),
         ),
     ),
+    ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),
     ("The gateway itself", (CONNECTIONS, CUT_CONNECTIONS, LOST_LINES)),
 )
 """Every metric, in the order of the document."""

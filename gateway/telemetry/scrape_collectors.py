@@ -23,7 +23,7 @@ class SchedulerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Take the snapshots and tell them."""
         pools = [snapshot() for snapshot in self._snapshots]
-        yield _family(
+        yield family_of(
             definitions.QUEUE_DEPTH,
             [
                 ((pool.pool, queue.service, str(queue.priority)), queue.requests)
@@ -32,9 +32,9 @@ class SchedulerCollector(Collector):
             ],
         )
         for definition, value_of_pool in _OF_POOLS:
-            yield _family(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
+            yield family_of(definition, [((pool.pool,), value_of_pool(pool)) for pool in pools])
         for definition, value_of_service in _OF_SERVICES:
-            yield _family(
+            yield family_of(
                 definition,
                 [
                     (
@@ -45,7 +45,7 @@ class SchedulerCollector(Collector):
                     for service in pool.services
                 ],
             )
-        yield _family(
+        yield family_of(
             definitions.BACKEND_FAILURES,
             [
                 ((pool.pool, backend.backend_id, kind), count)
@@ -55,7 +55,7 @@ class SchedulerCollector(Collector):
             ],
         )
         for definition, value_of_backend in _OF_BACKENDS:
-            yield _family(
+            yield family_of(
                 definition,
                 [
                     ((pool.pool, backend.backend_id), value_of_backend(backend))
@@ -75,7 +75,7 @@ class LostLinesCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Ask each output."""
         samples = [((output,), lost()) for output, lost in self._lost_lines.items()]
-        yield _family(definitions.LOST_LINES, samples)
+        yield family_of(definitions.LOST_LINES, samples)
 
 
 class _Connections(Protocol):
@@ -98,10 +98,10 @@ class ConnectionsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Count what is open, and tell what was cut."""
-        yield _family(
+        yield family_of(
             definitions.CONNECTIONS, [((name,), len(each)) for name, each in self._listeners]
         )
-        yield _family(
+        yield family_of(
             definitions.CUT_CONNECTIONS,
             [
                 ((name, str(reason)), count)
@@ -111,7 +111,8 @@ class ConnectionsCollector(Collector):
         )
 
 
-def _family(definition: MetricDefinition, samples: _Samples) -> Metric:
+def family_of(definition: MetricDefinition, samples: _Samples) -> Metric:
+    """A family with a sample per tuple of labels; values that are None are left out."""
     kind = CounterMetricFamily if definition.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = kind(definition.name, definition.meaning, labels=definition.labels)
     for labels, value in samples:

@@ -1,51 +1,20 @@
-"""The few lines that scheduling needs of a vLLM server's /metrics page, and its model list.
-
-The wanted names are found by `bytes.find`; nothing else is parsed (a full parse of the 57 kB page
-takes 13 ms, this some 30 us). Whatever a server sends, nothing here raises.
-"""
+"""The few lines that scheduling needs of a vLLM server's /metrics page."""
 
 import re
 
-import msgspec
-from msgspec import Struct
+from gateway.scheduling.model import BackendLoad
+from gateway.wire.metrics_page import MetricsPage, number_of
 
-from gateway.scheduling.model import BackendLoad, ServedModel
-
-_MAX_VALUE = float(1 << 53)
-_ENDS_OF_NAME = (b"{", b" ")
 _LABEL_VALUE = re.compile(rb'((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(rb"\\(.)")
 
 
-class _Model(Struct):
-    id: str
-    parent: str | None = None
-    max_model_len: int | None = None
-
-
-class _ModelList(Struct):
-    data: list[_Model]
-
-
-_MODEL_LIST = msgspec.json.Decoder(_ModelList)
-
-
-def scan_models(body: bytes) -> tuple[ServedModel, ...] | None:
-    """The models of a /v1/models answer; None if the body is no such list."""
-    try:
-        models = _MODEL_LIST.decode(body).data
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return tuple(ServedModel(model.id, model.parent, model.max_model_len) for model in models)
-
-
-def scan_metrics(page: bytes) -> BackendLoad:
-    """The load that a /metrics page tells; a field is None where the page does not.
+def read_vllm(scan: MetricsPage) -> BackendLoad:
+    """The load that a vLLM's page tells; a field is None where the page does not.
 
     Counts are summed over the page's engines, the share of KV blocks in use is averaged. Names
     of older versions are understood: gpu_cache_usage_perc, counters without `_total`.
     """
-    scan = _PageScan(page)
     running = scan.total(b"vllm:num_requests_running")
     waiting = scan.total(b"vllm:num_requests_waiting")
     deferred = scan.total(b"vllm:num_requests_waiting_by_reason", having=b'reason="deferred"')
@@ -80,78 +49,7 @@ def scan_metrics(page: bytes) -> BackendLoad:
     )
 
 
-class _PageScan:
-    """Looks names up in a page, from where the last one was found: pages keep an order."""
-
-    def __init__(self, page: bytes) -> None:
-        self._page = b"\n" + page
-        self._at = 0
-
-    def samples(self, name: bytes) -> list[tuple[bytes, float]]:
-        """The series of `name`, which stand together: (labels, value)."""
-        start = b"\n" + name
-        at = self._find(start)
-        found = []
-        while at >= 0 and self._is_sample(start, at):
-            self._at = at
-            at = self._page.find(b"\n", at + 1)
-            line = self._page[self._at + len(start) : at if at >= 0 else None]
-            labels, _, text = line.rpartition(b"}")
-            value = _number(text)
-            if value is not None:
-                found.append((labels, value))
-        return found
-
-    def buckets(self, histogram: bytes) -> bytes:
-        """The lines of a histogram's buckets, newline-terminated; empty without any."""
-        at = self._find(b"\n" + histogram + b"_bucket")
-        if at < 0:
-            return b""
-        self._at = at
-        end = self._page.find(b"\n" + histogram + b"_count", at)
-        return self._page[at + 1 : end if end >= 0 else None] + b"\n"
-
-    def _find(self, start: bytes) -> int:
-        """Where the first sample of a name is, or -1; looks behind the last one found first."""
-        for begin, end in ((self._at, len(self._page)), (0, self._at + len(start))):
-            at = self._page.find(start, begin, end)
-            while at >= 0:
-                if self._is_sample(start, at):
-                    return at
-                at = self._page.find(start, at + len(start), end)
-        return -1
-
-    def _is_sample(self, start: bytes, at: int) -> bool:
-        """Whether a line begins with the name, and with no longer one."""
-        end = at + len(start)
-        return self._page.startswith(start, at) and self._page[end : end + 1] in _ENDS_OF_NAME
-
-    def total(self, name: bytes, *, having: bytes = b"") -> float | None:
-        """Sum over the series whose labels include `having`; None without any."""
-        values = [value for labels, value in self.samples(name) if having in labels]
-        return sum(values) if values else None
-
-    def mean(self, name: bytes) -> float | None:
-        """Mean over the series; None without any."""
-        values = [value for _, value in self.samples(name)]
-        return sum(values) / len(values) if values else None
-
-    def counter(self, name: bytes) -> float | None:
-        """Sum over the series of a counter, with or without the suffix `_total`."""
-        total = self.total(name + b"_total")
-        return self.total(name) if total is None else total
-
-
-def _number(text: bytes) -> float | None:
-    """A sample's value (a timestamp may follow it), or None if it can be no count."""
-    try:
-        value = float(text.split(None, 1)[0])
-    except (ValueError, IndexError):
-        return None
-    return value if 0.0 <= value <= _MAX_VALUE else None
-
-
-def _largest_step(scan: _PageScan) -> int | None:
+def _largest_step(scan: MetricsPage) -> int | None:
     """Bound of the highest bucket that holds a step, over all engines; None without any step.
 
     Buckets are cumulative: it is the first one whose count is that of the last one.
@@ -165,12 +63,12 @@ def _largest_step(scan: _PageScan) -> int | None:
         first = block.find(count + b"\n", begin)
         bound = block[block.rfind(b'le="', begin, first) + 4 : first].partition(b'"')[0]
         if count != b"} 0.0":
-            largest = max(largest, _number(bound) or 0.0)
+            largest = max(largest, number_of(bound) or 0.0)
         begin = end
     return int(largest) or None
 
 
-def _kv_size(scan: _PageScan) -> tuple[int | None, int | None]:
+def _kv_size(scan: MetricsPage) -> tuple[int | None, int | None]:
     """KV blocks of all engines, and tokens in one block."""
     blocks, block_tokens = 0, None
     for labels, _ in scan.samples(b"vllm:cache_config_info"):
@@ -183,7 +81,7 @@ def _kv_size(scan: _PageScan) -> tuple[int | None, int | None]:
     return blocks or None, block_tokens
 
 
-def _newest_adapters(scan: _PageScan) -> tuple[int | None, tuple[str, ...] | None]:
+def _newest_adapters(scan: MetricsPage) -> tuple[int | None, tuple[str, ...] | None]:
     """Adapter slots and adapters with requests in flight.
 
     vLLM adds a series per combination of adapters and never removes one; the value is the time

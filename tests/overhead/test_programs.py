@@ -4,8 +4,8 @@ import orjson
 
 from benchmarks.overhead.process_tree import parse_stat
 from benchmarks.overhead.programs import metrics_template, request_body, write_metrics_page
+from gateway.wire.engine_metrics import scan_metrics
 from gateway.wire.openai_request import parse_json_request
-from gateway.wire.vllm_metrics import scan_metrics
 
 
 def test_a_request_has_the_size_that_was_asked_for() -> None:

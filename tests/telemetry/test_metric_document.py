@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.scheduling.build import build_scheduler
 from gateway.server.client_connections import ClientConnections
 from gateway.server.options import ConnectionLimits
+from gateway.telemetry.control_collector import ControlCollector
 from gateway.telemetry.metric_definitions import SECTIONS, MetricKind
 from gateway.telemetry.metric_document import metric_document
 from gateway.telemetry.metrics import RequestMetrics
@@ -32,6 +33,7 @@ def scraped_families() -> dict[str, str]:
     registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=0.0)]))
     registry.register(LostLinesCollector({}))
     registry.register(ConnectionsCollector(ClientConnections(LIMITS), ClientConnections(LIMITS)))
+    registry.register(ControlCollector(servers=list, sources=list, reloads=dict))
     page = generate_latest(registry).decode()
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.scheduling.model import BackendLoad, ServedModel
-from gateway.wire.vllm_metrics import scan_metrics, scan_models
+from gateway.wire.engine_metrics import scan_metrics
+from gateway.wire.model_list import scan_models
 from tests.wire.recorded import answer_to, page
 
 BUSY = "lora_load.full_t1.5.txt"

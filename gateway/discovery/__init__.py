@@ -1,0 +1,1 @@
+"""Where the servers of a pool are looked for: DNS, files, Kubernetes."""
