@@ -88,7 +88,7 @@ def _section(title: str, text: str, model: type[BaseModel], keys: Iterable[str])
     parts.append("| key | default | meaning |\n|---|---|---|\n")
     # The form in which a value is written, which is not the one that the program uses.
     known = {key: "-" for key, field in model.model_fields.items() if field.is_required()}
-    defaults = model.model_construct(**known).model_dump(mode="json", warnings=False)
+    defaults = model.model_construct(None, **known).model_dump(mode="json", warnings=False)
     for key in keys:
         field = model.model_fields[key]
         meaning = " ".join(str(field.description).split()).replace("|", "\\|")
