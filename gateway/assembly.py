@@ -20,8 +20,10 @@ from typing import IO, NamedTuple
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.control.access import AccessRules, ServingCertificate
+from gateway.control.admin_api import AdminApi
 from gateway.control.configuration import ConfigurationInForce
 from gateway.control.discovery import Discovery
+from gateway.control.operator_changes import OperatorChanges
 from gateway.control.reload import Reloader
 from gateway.control.served_pools import ServedPool, ServedPools
 from gateway.control.server_options import connection_limits, front_end_options
@@ -115,7 +117,12 @@ async def serve(
 def build_gateway(
     settings: Settings, files: ExitStack, *, load: Callable[[], Settings] | None = None
 ) -> Assembled:
-    """Make and wire everything; what must be closed at the end goes into `files`."""
+    """Make and wire everything; what must be closed at the end goes into `files`.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ConfigurationError: the file of what administrators changed cannot be used.
+    """
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     registry = CollectorRegistry()
     pools = build_pools(settings, seed, files)
@@ -143,16 +150,11 @@ def build_gateway(
     front_end = FrontEnd(
         proxy=proxy, pools=directory, options=front_end_options(settings), entrance=entrance
     )
-    pages = AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry))
-    admin = AdminAccess(pages.handle, host=settings.admin_host)
-    rules = AccessRules(access=access, entrance=entrance, admin=admin)
-    rules.follow(settings)()
     certificate = ServingCertificate(settings)
     configuration = ConfigurationInForce(settings, load=load or (lambda: settings))
     configuration.add(
         certificate.follow,
         ServedPools(pools, directory=directory).follow,
-        rules.follow,
         lambda new: partial(metrics.set_services, _service_names(new)),
         lambda new: partial(front_end.reconfigure, front_end_options(new)),
         lambda new: partial(_follow_logging, configuration.settings, new),
@@ -164,9 +166,21 @@ def build_gateway(
         rng=Random(f"{seed} discovery"),
     )
     configuration.add(discovery.follow)
+    changes = OperatorChanges(
+        [pool.servers for pool in pools], configuration, file=settings.admin_changes_file
+    )
     registry.register(_control_collector(pools, discovery, configuration))
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
     background += [discovery, reloader]
+    pages = AdminPages(
+        pools=directory,
+        render_metrics=lambda: generate_latest(registry),
+        sections=[AdminApi(pools, changes=changes, configuration=configuration)],
+    )
+    admin = AdminAccess(pages.handle, host=settings.admin_host)
+    rules = AccessRules(access=access, entrance=entrance, admin=admin)
+    rules.follow(settings)()
+    configuration.add(rules.follow)
     limits = connection_limits(settings, descriptors=_streams_allowed())
     gateway = Gateway(
         front_end=front_end,

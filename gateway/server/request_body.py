@@ -35,7 +35,7 @@ async def read_body(
     request: web.BaseRequest,
     channel: ClientChannel,
     options: FrontEndOptions,
-    hold: Callable[[int], None],
+    hold: Callable[[int], None] = lambda _: None,
 ) -> ReceivedBody:
     """Read the whole body of a request.
 
