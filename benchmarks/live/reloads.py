@@ -114,15 +114,14 @@ async def _drained(site: Site, plan: ReloadsPlan) -> list[Finding]:
         Conversation(
             site.port,
             f"drain-{number}",
-            question(BASE_MODEL, "Go on.", max_tokens=plan.tokens * 4, stream=True),
+            question(BASE_MODEL, "Go on.", max_tokens=plan.tokens * 40, stream=True),
         )
         for number in range(plan.draining_streams)
     ]
+    ended_before = await _ended_requests(site)
     async with asyncio.TaskGroup() as group:
         answers = [group.create_task(_whole(each)) for each in conversations]
-        while (await site.state())["tracked_requests"] < plan.draining_streams // 2:  # noqa: ASYNC110 - looked at, not told
-            await asyncio.sleep(_POLL_S)
-        state = await _all_sent(site, conversations)
+        state = await _all_arrived(site, ended_before + plan.draining_streams)
         os.kill(site.gateway_pid, signal.SIGTERM)
     whole = sum(answer.result() for answer in answers)
     return [
@@ -143,15 +142,19 @@ async def _ended(pid: int) -> bool:
     return True
 
 
-async def _all_sent(site: Site, conversations: list[Conversation]) -> int:
-    """Wait until the gateway has every request; return how many of them wait in its queue."""
-    ended = 0
+async def _all_arrived(site: Site, requests: int) -> int:
+    """Wait until the gateway has had so many requests; return how many wait in its queue."""
     while True:
+        # In this order, one that ends meanwhile is in neither, and is counted the next time.
+        ended = await _ended_requests(site)
         state = await site.state()
-        ended = sum(each.complete for each in conversations)
-        if state["tracked_requests"] + ended >= len(conversations):
+        if ended + state["tracked_requests"] >= requests:
             return int(state["queued_requests"])
         await asyncio.sleep(_POLL_S)
+
+
+async def _ended_requests(site: Site) -> int:
+    return sum((await _counts(site, "llm_gateway_requests_total")).values())
 
 
 async def _whole(conversation: Conversation) -> bool:
@@ -168,7 +171,14 @@ async def _counted(site: Site, reloads: int) -> None:
 
 
 async def _reloads(site: Site) -> dict[str, int]:
+    """Reloads by result."""
+    counts = await _counts(site, "llm_gateway_reloads_total")
+    return {labels.split('"')[1]: count for labels, count in counts.items()}
+
+
+async def _counts(site: Site, name: str) -> dict[str, int]:
+    """Samples of a counter by their labels."""
     async with site.http.get(f"{site.admin_url}/metrics") as response:
         page = await response.text()
-    lines = [line for line in page.splitlines() if line.startswith("llm_gateway_reloads_total{")]
-    return {line.split('"')[1]: int(float(line.rpartition(" ")[2])) for line in lines}
+    samples = (line.rpartition(" ") for line in page.splitlines() if line.startswith(name + "{"))
+    return {labels: int(float(count)) for labels, _, count in samples}
