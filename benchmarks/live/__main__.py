@@ -1,4 +1,4 @@
-"""Proofs on a running gateway: `python -m benchmarks.live {streams,adapters,cancellations}`.
+"""Proofs on a running gateway: `python -m benchmarks.live {streams,adapters,cancellations,forecasts}`.
 
 Each starts simulated servers and the gateway as processes of their own on loopback, prints a table
 and stops everything it started. Exit status: 0 all is as wanted, 1 something is not.
@@ -22,6 +22,7 @@ from benchmarks.live.adapters import (
 )
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
 from benchmarks.live.findings import Finding, as_json, table
+from benchmarks.live.forecasts import ForecastsPlan, check_forecasts
 from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
 from benchmarks.live.streams import StreamsPlan, check_streams
 
@@ -80,6 +81,29 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     return [*findings, await replayed(options.journal)]
 
 
+async def _forecasts(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    request_log = folder / "requests.jsonl"
+    names = adapter_names(_SLOTS)
+    options = SiteOptions(
+        servers=4,
+        adapters=names,
+        slots=_SLOTS,
+        time_scale=args.time_scale or 0.15,
+        settings={"request_log": str(request_log)},
+        folder=folder,
+    )
+    plan = ForecastsPlan(
+        requests=args.requests,
+        rate_rps=args.rate,
+        models=names,
+        slow=2,
+        request_log=request_log,
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_forecasts(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="CHECK")
@@ -90,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
         "--split-requests", type=int, default=1000, help="through the split (1000)"
     )
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    forecasts = commands.add_parser("forecasts", help="forecast and outcome, two slow servers")
+    _add(forecasts, _forecasts, 400, 0)
+    forecasts.add_argument("--rate", type=float, default=3.0, help="requests per second (3)")
     return parser
 
 
