@@ -51,24 +51,24 @@ async def check_forecasts(site: Site, plan: ForecastsPlan) -> list[Finding]:
         for number in range(plan.requests):
             body = question(
                 rng.choice((BASE_MODEL, *plan.models)),
-                "word " * rng.randrange(20, 1_500),
+                f"{number} " + "word " * rng.randrange(20, 1_500),  # no two share a prefix
                 max_tokens=rng.randrange(30, 250),
                 stream=True,
             )
             group.create_task(ask(site.port, f"r{number}", body))
             await asyncio.sleep(rng.expovariate(plan.rate_rps))
     lines = await _logged(plan)
-    slow_ids = [backend["backend_id"] for backend in (await site.state())["backends"]][: plan.slow]
-    return _compared(plan, lines, slow_ids)
+    slow = {id_ for recorder in site.recorders[: plan.slow] for id_ in recorder.exchanges}
+    return _compared(plan, lines, slow)
 
 
 def _compared(
-    plan: ForecastsPlan, lines: Sequence[dict[str, Any]], slow_ids: Sequence[str]
+    plan: ForecastsPlan, lines: Sequence[dict[str, Any]], slow_ids: set[str]
 ) -> list[Finding]:
     completed = [line for line in lines if line["outcome"] == "ok"]
     judged = completed[int(_WARMUP_SHARE * len(completed)) :]
-    slow = [line for line in judged if line["backend_id"] in slow_ids]
-    fast = [line for line in judged if line["backend_id"] not in slow_ids]
+    slow = [line for line in judged if line["request_id"] in slow_ids]
+    fast = [line for line in judged if line["request_id"] not in slow_ids]
     findings = [
         equal("requests completed", len(completed), plan.requests),
         Finding(

@@ -32,6 +32,7 @@ class ServiceSeries:
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.retries = 0
+        self.fallbacks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.completion_tokens = 0
@@ -53,6 +54,8 @@ class ServiceSeries:
                 _increment(self.refusals, record.reason)
             elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
                 _increment(self.failures, record.reason)
+        if record.fallback_for is not None:
+            self.fallbacks += 1
         if record.attempts:
             self.queue_wait.observe(record.queue_s)
             self.retries += record.attempts - 1
@@ -148,6 +151,7 @@ def _by_label(
 
 _COUNTERS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], int]], ...] = (
     (definitions.RETRIES, lambda series: series.retries),
+    (definitions.FALLBACKS, lambda series: series.fallbacks),
     (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
     (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),
     (definitions.COMPLETION_TOKENS, lambda series: series.completion_tokens),
