@@ -1,9 +1,11 @@
 """May this server take this request now? Open is a property of (request, server)."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.scheduling.backend_state import BackendState, Hold
+from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
@@ -23,16 +25,42 @@ class OpenServer(NamedTuple):
     prediction: Prediction
 
 
+class ClosedReason(StrEnum):
+    """Why a server that serves the model was not among those to choose from."""
+
+    TRIED = "tried"
+    """An earlier attempt of the request failed there."""
+    EJECTED = "ejected"
+    """Requests have failed there; it gets none for a while."""
+    FULL = "full"
+    """At its limit of requests, of prefill ahead, or with a queue of its own."""
+    ADAPTER_SLOT = "adapter_slot"
+    """No slot is free for the adapter, or it is kept for another request."""
+    NO_ROOM = "no_room"
+    """Too few KV blocks, or places for all choices of the request."""
+    FORECAST_OR_TURN = "forecast_or_turn"
+    """An objective would be broken, its own or one there, or the server is kept for another."""
+    NOT_COMPARED = "not_compared"
+    """Of many servers, enough others were open."""
+
+
 class Capacity:
     """The conditions under which a server is open; all must hold.
 
     That the server is healthy, not draining and serves the model is the ledger's index already.
     """
 
-    def __init__(self, *, policy: CapacityPolicy, predictor: LatencyPredictor) -> None:
-        """Take limits and margins from `policy`."""
+    def __init__(
+        self,
+        *,
+        policy: CapacityPolicy,
+        predictor: LatencyPredictor,
+        headroom: CriticalHeadroom | None = None,
+    ) -> None:
+        """Take limits and margins from `policy`; without `headroom` nothing is kept for others."""
         self._policy = policy
         self._predictor = predictor
+        self._headroom = headroom
 
     def is_full(self, backend: BackendState, *, now: float) -> bool:
         """Whether the server is closed to every request: ejected, full, or its own queue grows.
@@ -77,6 +105,7 @@ class Capacity:
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)
         own_tpot_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
+        headroom = None if is_critical(tracked.service.priority) else self._headroom
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
@@ -92,6 +121,10 @@ class Capacity:
                 or not (bound or busy)
                 or exceeds(backend, tracked)
             ):
+                if headroom is not None and not headroom.spares(
+                    tracked, backend, prediction, margin=self._policy.margin_critical, now=now
+                ):
+                    continue
                 found.append(OpenServer(backend, prediction))
             elif (
                 paced
@@ -102,6 +135,43 @@ class Capacity:
             if len(found) == enough:
                 break
         return found if found or soonest is None else [soonest]
+
+    def expect(self, tracked: TrackedRequest) -> None:
+        """Take in an arrival, from which it is known what servers have to be ready for."""
+        if self._headroom is not None:
+            self._headroom.arrived(tracked)
+
+    def why_closed(
+        self, tracked: TrackedRequest, backend: BackendState, *, now: float
+    ) -> ClosedReason:
+        """Tell why a server was not open to a request, cheaply: without a forecast."""
+        if backend.ejected:
+            return ClosedReason.EJECTED
+        if self.is_full(backend, now=now):
+            return ClosedReason.FULL
+        if self._fits(backend, tracked):
+            return ClosedReason.FORECAST_OR_TURN
+        adapter = backend.adapter_of(tracked.target)
+        held = backend.hold is not None and adapter is not None
+        if adapter is not None and (held or not backend.adapters.admits(adapter)):
+            return ClosedReason.ADAPTER_SLOT
+        return ClosedReason.NO_ROOM
+
+    def saturation(self, backend: BackendState) -> float:
+        """Share in use of the scarcest thing there: places, prefill ahead, KV blocks, pace.
+
+        At 1 the server takes no more of what is like those that run there. Pace is the TPOT last
+        looked at, over what the strictest objective of those in flight allows.
+        """
+        policy = self._policy
+        places = max(1, policy.max_requests_per_backend)
+        backlog = max(1.0, policy.engine_backlog_steps * backend.chunk_budget_tokens)
+        used = (backend.sequences + backend.external_running) / places
+        used = max(used, backend.pending_prefill_tokens / backlog)
+        if backend.kv_capacity_tokens:
+            used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)
+        allowed_s = policy.margin_critical * backend.strictest_tpot_s
+        return max(used, backend.glance.tpot_s / allowed_s)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""
