@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -19,8 +20,10 @@ from typing import IO, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.control.admin_api import AdminApi
 from gateway.control.configuration import ConfigurationInForce
 from gateway.control.discovery import Discovery
+from gateway.control.operator_changes import OperatorChanges
 from gateway.control.reload import Reloader
 from gateway.control.served_pools import ServedPool, ServedPools
 from gateway.control.server_options import front_end_options
@@ -33,6 +36,7 @@ from gateway.server.app import Background, Gateway, ListenOptions
 from gateway.server.front_end import FrontEnd
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory
+from gateway.server.status_page.build import build_live_page
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import Settings
 from gateway.telemetry.control_collector import ControlCollector, SourceFigures
@@ -105,7 +109,12 @@ async def serve(
 def build_gateway(
     settings: Settings, files: ExitStack, *, load: Callable[[], Settings] | None = None
 ) -> Assembled:
-    """Make and wire everything; what must be closed at the end goes into `files`."""
+    """Make and wire everything; what must be closed at the end goes into `files`.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ConfigurationError: the file of what administrators changed cannot be used.
+    """
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     registry = CollectorRegistry()
     pools = build_pools(settings, seed, files)
@@ -113,8 +122,15 @@ def build_gateway(
     metrics = RequestMetrics(services=_service_names(settings))
     registry.register(metrics)
     registry.register(SchedulerCollector([pool.serving.driver.snapshot for pool in pools]))
-    observers: list[RequestObserver] = [metrics]
-    background: list[Background] = [pool.monitor for pool in pools]
+    live = build_live_page(
+        pools=directory,
+        metrics=metrics,
+        clock=monotonic_clock,
+        wall_clock=wall_clock,
+        version=version("llm-instance-gateway"),
+    )
+    observers: list[RequestObserver] = [metrics, live.recent]
+    background: list[Background] = [*(pool.monitor for pool in pools), live.feed]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
@@ -142,12 +158,22 @@ def build_gateway(
         rng=Random(f"{seed} discovery"),
     )
     configuration.add(discovery.follow)
+    changes = OperatorChanges(
+        [pool.servers for pool in pools], configuration, file=settings.admin_changes_file
+    )
     registry.register(_control_collector(pools, discovery, configuration))
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
     background += [discovery, reloader]
     gateway = Gateway(
         front_end=front_end,
-        admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
+        admin=AdminPages(
+            pools=directory,
+            render_metrics=lambda: generate_latest(registry),
+            sections=[
+                AdminApi(pools, changes=changes, configuration=configuration),
+                live.pages,
+            ],
+        ),
         pools=directory,
         background=background,
         listen=(

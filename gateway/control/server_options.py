@@ -52,4 +52,14 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
         inject_usage=frozenset(
             ServiceName(service.name) for service in pool.services if service.inject_usage
         ),
+        deadlines={
+            ServiceName(service.name): service.deadline
+            for service in pool.services
+            if service.deadline is not None
+        },
+        fallbacks={
+            ServiceName(service.name): ServiceName(service.fallback)
+            for service in pool.services
+            if service.fallback is not None
+        },
     )

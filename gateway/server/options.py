@@ -1,6 +1,7 @@
 """What the HTTP shell can be told; assembly maps settings onto these."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -81,12 +82,16 @@ class PoolOptions:
         trusts_priority: let the client's own `priority` through untouched.
         inject_usage: services whose streams are asked for their usage although the client did
             not; the extra chunk is taken out again.
+        deadlines: seconds from arrival to the last byte that requests of a service may take.
+        fallbacks: service of another pool that answers for one whose models no server has.
     """
 
     forwarding: ForwardingPolicy = field(default_factory=ForwardingPolicy)
     servers_use_priority: bool = False
     trusts_priority: bool = False
     inject_usage: frozenset[ServiceName] = frozenset()
+    deadlines: Mapping[ServiceName, float] = field(default_factory=dict)
+    fallbacks: Mapping[ServiceName, ServiceName] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

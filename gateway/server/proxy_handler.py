@@ -28,7 +28,12 @@ from gateway.wire.error_response import (
     protocol_answer,
     refusal_answer,
 )
-from gateway.wire.http_headers import choose_request_id, parse_fairness_id, parse_slo_headers
+from gateway.wire.http_headers import (
+    choose_request_id,
+    parse_deadline,
+    parse_fairness_id,
+    parse_slo_headers,
+)
 from gateway.wire.multipart_request import parse_multipart_model
 from gateway.wire.openai_request import (
     BadRequest,
@@ -141,6 +146,7 @@ class ProxyHandler:
             arrived_at=arrived_at,
             common_headers=headers,
             debug_headers=self._options.debug_headers,
+            deadline_at=_deadline_at(request, route, progress.started_at),
         )
         inference = _inference_request(request, parsed, route, progress.lease_id)
         async with route.pool.driver.lease(inference) as lease:
@@ -153,6 +159,14 @@ class ProxyHandler:
                 clock=self._clock,
             )
             await attempts.run()
+
+
+def _deadline_at(request: web.BaseRequest, route: Route, started_at: float) -> float | None:
+    """When the whole request has to be over; clients can only ask for less than their service."""
+    own_s = parse_deadline(request.raw_headers)
+    allowed_s = route.pool.options.deadlines.get(route.service.name)
+    bounds = [bound for bound in (own_s, allowed_s) if bound is not None]
+    return started_at + min(bounds) if bounds else None
 
 
 def _refuse_path(path: str) -> None:

@@ -92,6 +92,7 @@ class RequestProgress:
             reason=self.reason,
             pool=None if route is None else route.pool.pool.name,
             service=None if route is None else route.service.name,
+            fallback_for=None if route is None else route.instead_of,
             priority=None if route is None else route.service.priority,
             model=None if parsed is None else parsed.model,
             target_model=None if dispatch is None else dispatch.model,

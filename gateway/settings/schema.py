@@ -96,6 +96,10 @@ class ServiceSettings(_Group):
     """longest wait in the queue; default: queue_timeout"""
     max_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """share of tokens that it may have while others wait"""
+    deadline: PositiveDuration | None = None
+    """longest time from the arrival of a request to the last byte of its answer; default: none"""
+    fallback: Name | None = None
+    """service of another pool that answers while no server here has its models"""
     inject_usage: bool = False
     """ask servers for token counts in streams, unseen by clients"""
 
@@ -180,6 +184,9 @@ class Settings(PoolDefaults):
     reload_on_change: bool = Field(
         default=False,
         description="reload when the file changes, as on SIGHUP",
+    )
+    admin_changes_file: Path | None = Field(
+        None, description="file that the admin API keeps changes in that are to outlast a restart"
     )
     drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
     request_log: Path | None = Field(

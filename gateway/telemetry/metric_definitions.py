@@ -67,6 +67,11 @@ FAILURES = _counter(
 RETRIES = _counter(
     "llm_gateway_retries_total", "Attempts on a server after the first one.", *_SERVICE
 )
+FALLBACKS = _counter(
+    "llm_gateway_fallbacks_total",
+    "Requests that the service got because no server had the models of the one asked for.",
+    *_SERVICE,
+)
 PROMPT_TOKENS = _counter(
     "llm_gateway_prompt_tokens_total", "Prompt tokens, as servers counted them.", *_SERVICE
 )
@@ -266,6 +271,11 @@ BACKEND_TPOT_SAMPLES = _counter(
     "TPOTs that forecasts were compared with.",
     *_BACKEND,
 )
+BACKEND_TRUST = _gauge(
+    "llm_gateway_backend_forecast_trust_ratio",
+    "How far the choice of a server goes by its forecasts: 1 fully, 0 by what is outstanding.",
+    *_BACKEND,
+)
 
 # -- servers that come and go -----------------------------------------------------------------
 
@@ -303,7 +313,10 @@ LOST_LINES = _counter(
 SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Requests",
-        (REQUESTS, REFUSALS, FAILURES, RETRIES, PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS),
+        (
+            *(REQUESTS, REFUSALS, FAILURES, RETRIES, FALLBACKS),
+            *(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS),
+        ),
     ),
     (
         "Latency and forecasts",
@@ -332,6 +345,7 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         (
             *(BACKEND_TTFT_ERROR, BACKEND_TTFT_COVERAGE, BACKEND_TTFT_SAMPLES),
             *(BACKEND_TPOT_ERROR, BACKEND_TPOT_COVERAGE, BACKEND_TPOT_SAMPLES),
+            BACKEND_TRUST,
         ),
     ),
     ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),

@@ -31,7 +31,7 @@ def outcome_of_refusal(reason: RefusalReason) -> Outcome:
     match reason:
         case RefusalReason.UNKNOWN_MODEL | RefusalReason.NO_TARGET_MODEL:
             return Outcome.CLIENT_ERROR
-        case RefusalReason.QUEUE_TIMEOUT | RefusalReason.NO_BACKEND:
+        case RefusalReason.QUEUE_TIMEOUT | RefusalReason.NO_BACKEND | RefusalReason.DEADLINE:
             return Outcome.EXPIRED
         case RefusalReason.ATTEMPTS_EXHAUSTED:
             return Outcome.FAILED
@@ -59,6 +59,7 @@ class RequestRecord:
         outcome, status: how it ended; 499 where the client left before there was an answer.
         reason: why it was refused or how its last attempt failed.
         pool, service, priority: None where the request ended before it was routed.
+        fallback_for: the service that was asked for, where `service` answered in its place.
         model: the name that the client sent; `target_model` is the one that was sent on.
         backend_id: the server that was tried last.
         streamed: whether the client asked for a stream.
@@ -80,6 +81,7 @@ class RequestRecord:
     reason: RefusalReason | FailureKind | None = None
     pool: str | None = None
     service: ServiceName | None = None
+    fallback_for: ServiceName | None = None
     priority: int | None = None
     model: str | None = None
     target_model: str | None = None
