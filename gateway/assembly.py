@@ -58,6 +58,10 @@ from gateway.telemetry.scrape_collectors import (
 
 _LOG = logging.getLogger("gateway")
 _LOG_FLUSH_S = 1.0
+_COLLECT_EVERY = (10_000, 20, 20)
+"""Thresholds of the garbage collector. A request leaves no cycles behind, only some 30 objects in
+bounded records; the default (700, 10, 10) looks through those so often that it costs a fifth of the
+time. docs/decisions/0009-collector-and-event-loop.md"""
 _DESCRIPTORS_PER_STREAM = 2
 _DESCRIPTORS_KEPT = 200
 """Descriptors that are not streams: listeners, polls of servers, files, the interpreter's."""
@@ -113,6 +117,7 @@ async def serve(
         # What exists now lives as long as the process: no collection needs to look at it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECT_EVERY)
         await gateway.run(
             stop=stop, drain_s=lambda: configuration.settings.drain_timeout, started=announce
         )
