@@ -1,4 +1,4 @@
-"""Proofs on a running gateway: `python -m benchmarks.live {streams,adapters,cancellations}`.
+"""Proofs on a running gateway: `python -m benchmarks.live CHECK`, see `--help` for the checks.
 
 Each starts simulated servers and the gateway as processes of their own on loopback, prints a table
 and stops everything it started. Exit status: 0 all is as wanted, 1 something is not.
@@ -21,14 +21,26 @@ from benchmarks.live.adapters import (
     split_settings,
 )
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
+from benchmarks.live.chaos import ChaosPlan, check_chaos
+from benchmarks.live.dns_server import dns_server
 from benchmarks.live.findings import Finding, as_json, table
+from benchmarks.live.forecasts import ForecastsPlan, check_forecasts
+from benchmarks.live.membership import (
+    NAME,
+    WAYS,
+    MembershipPlan,
+    Sources,
+    check_membership,
+)
 from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
+from benchmarks.live.reloads import Generations, ReloadsPlan, check_reloads
+from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
 
 _SERVERS = 3
 _ADAPTERS = 20
 _SLOTS = 4
-_LONGEST_S = 300.0
+_LONGEST_S = 1_800.0
 
 
 async def _streams(args: argparse.Namespace, folder: Path) -> list[Finding]:
@@ -80,6 +92,78 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     return [*findings, await replayed(options.journal)]
 
 
+async def _forecasts(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    request_log = folder / "requests.jsonl"
+    names = adapter_names(_SLOTS)
+    options = SiteOptions(
+        servers=4,
+        adapters=names,
+        slots=_SLOTS,
+        time_scale=args.time_scale or 0.15,
+        settings={"request_log": str(request_log)},
+        folder=folder,
+    )
+    plan = ForecastsPlan(
+        requests=args.requests,
+        rate_rps=args.rate,
+        models=names,
+        slow=2,
+        request_log=request_log,
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_forecasts(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _membership(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    async with dns_server(NAME) as dns:
+        sources = Sources(folder, dns)
+        options = SiteOptions(
+            servers=2 * len(WAYS),
+            time_scale=args.time_scale or 5.0,
+            settings={"queue_timeout": "5min", "max_requests_per_backend": 64},
+            folder=folder,
+            arrange=sources.assign,
+        )
+        async with site_of_processes(options) as site:
+            plan = MembershipPlan(changes=args.requests, clients=args.clients, tokens=args.tokens)
+            findings = await check_membership(site, sources, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _reloads(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    generations = Generations(folder / "gateway.yaml")
+    options = SiteOptions(
+        servers=_SERVERS,
+        time_scale=args.time_scale or 5.0,
+        settings={},
+        folder=folder,
+        arrange=generations.first,
+    )
+    plan = ReloadsPlan(
+        requests=args.requests, clients=args.clients, tokens=args.tokens, draining_streams=200
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_reloads(site, generations, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _chaos(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    plan = ChaosPlan(
+        lasts_s=args.seconds,
+        fault_s=args.fault_seconds,
+        rate=args.rate,
+        servers=args.servers,
+        continues=args.continued,
+        seed=args.seed,
+    )
+    return await check_chaos(plan, folder)
+
+
+async def _soak(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    return await check_soak(SoakPlan(minutes=args.minutes, rate=args.rate, seed=args.seed), folder)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="CHECK")
@@ -90,6 +174,30 @@ def _parser() -> argparse.ArgumentParser:
         "--split-requests", type=int, default=1000, help="through the split (1000)"
     )
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    forecasts = commands.add_parser("forecasts", help="forecast and outcome, two slow servers")
+    _add(forecasts, _forecasts, 400, 0)
+    forecasts.add_argument("--rate", type=float, default=4.0, help="requests per second (4)")
+    membership = commands.add_parser("membership", help="servers that are removed and added")
+    _add(membership, _membership, 1000, 10)
+    reloads = commands.add_parser("reloads", help="reloads, and an end under load")
+    _add(reloads, _reloads, 10_000, 10)
+    for command in (membership, reloads):
+        command.add_argument("--clients", type=int, default=40, help="at once (40)")
+    chaos = commands.add_parser("chaos", help="a pool under load while its servers suffer faults")
+    _common(chaos, _chaos)
+    chaos.add_argument("--seconds", type=float, default=600.0, help="how long (600; quick: 60)")
+    chaos.add_argument("--fault-seconds", type=float, default=8.0, help="of each fault (8)")
+    chaos.add_argument("--rate", type=float, default=20.0, help="requests a second (20)")
+    chaos.add_argument("--servers", type=int, default=4, help="simulated servers (4)")
+    chaos.add_argument(
+        "--continued", action="store_true", help="continue broken streams; then none may fail"
+    )
+    chaos.add_argument("--seed", type=int, default=1, help="of load and faults (1)")
+    soak = commands.add_parser("soak", help="steady load: nothing grows, nothing is left over")
+    _common(soak, _soak)
+    soak.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
+    soak.add_argument("--rate", type=float, default=25.0, help="requests a second (25)")
+    soak.add_argument("--seed", type=int, default=1, help="of the load (1)")
     return parser
 
 
@@ -99,11 +207,18 @@ def _add(
     requests: int,
     tokens: int,
 ) -> None:
-    parser.set_defaults(check=check)
+    _common(parser, check)
     parser.add_argument("--requests", type=int, default=requests, help=f"how many ({requests})")
     if tokens:
         parser.add_argument("--tokens", type=int, default=tokens, help=f"of each answer ({tokens})")
     parser.add_argument("--time-scale", type=float, help="engine seconds per second")
+
+
+def _common(
+    parser: argparse.ArgumentParser,
+    check: Callable[[argparse.Namespace, Path], Coroutine[None, None, list[Finding]]],
+) -> None:
+    parser.set_defaults(check=check)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for journal and log; kept")
 
@@ -115,9 +230,11 @@ def main() -> int:
         folder = args.keep or Path(passing)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            findings = uvloop.run(asyncio.wait_for(args.check(args, folder), _LONGEST_S))
+            planned_s = getattr(args, "seconds", 0.0) + 60.0 * getattr(args, "minutes", 0.0)
+            longest_s = _LONGEST_S + planned_s
+            findings = uvloop.run(asyncio.wait_for(args.check(args, folder), longest_s))
         except TimeoutError:
-            print(f"not done after {_LONGEST_S:g} s", file=sys.stderr)
+            print(f"not done after {longest_s:g} s", file=sys.stderr)
             return 1
     print(as_json(findings) if args.json else table(findings))
     return 0 if all(finding.ok for finding in findings) else 1

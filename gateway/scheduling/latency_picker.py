@@ -16,6 +16,8 @@ _OUTSTANDING_PRICE = 0.05
 """Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
 hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
 counts for base models only: an adapter that is spread over servers takes slots from others."""
+_FULL_TRUST = 0.8
+"""Mean trust in the candidates' forecasts above which they alone decide; see forecast_error.py."""
 _REMAINING_TOKENS = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
@@ -25,7 +27,8 @@ class LatencyPicker:
 
     The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
     those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
-    little for what is in flight there.
+    little for what is in flight there. While forecasts have few samples or are far off, that gives
+    way to the least outstanding, with affinity to servers that hold the adapter.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -67,7 +70,23 @@ class LatencyPicker:
             else:
                 cost += sequence_price * (backend.sequences + backend.external_running)
             costs.append(cost)
+        trust = sum([b.outlook.trust for b in backends]) / len(backends)
+        if trust < _FULL_TRUST:
+            costs = self._hedged(target, backends, costs, trust / _FULL_TRUST)
         return lowest(tracked, servers, costs, self._rng, tolerance=policy.tie_tolerance)
+
+    def _hedged(
+        self, target: str, backends: Sequence[BackendState], costs: list[float], by_forecast: float
+    ) -> list[float]:
+        """The costs, drawn towards what is in flight; a cold adapter is as so many more."""
+        most = max([b.sequences + b.external_running for b in backends])
+        hedged: list[float] = []
+        for cost, backend in zip(costs, backends, strict=True):
+            outstanding = backend.sequences + backend.external_running
+            if target in backend.lora_models and not backend.adapters.is_resident(target):
+                outstanding += self._policy.cold_adapter_cost + backend.adapters.crowding
+            hedged.append(by_forecast * cost + (1.0 - by_forecast) * outstanding / (1.0 + most))
+        return hedged
 
 
 def _before(prediction: Prediction, bound_s: float) -> float:

@@ -1,10 +1,12 @@
 """What a look into the scheduler shows: plain data for the status page, metrics and tests."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.scheduling.backend_picker import Candidate
 from gateway.scheduling.breaker import Circuit
-from gateway.scheduling.model import BackendId, Forecast, RequestId
+from gateway.scheduling.capacity import ClosedReason
+from gateway.scheduling.model import BackendId, Forecast, LatencyObjective, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +41,18 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
+    `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`.
     `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
-    `failures` counts failed attempts by kind. `step_costs` is None until a first forecast was made
-    for the server.
+    `failures` counts failed attempts by kind. `forecast_trust` is how far the choice of a server
+    goes by its forecasts, 0 (it goes by what is outstanding) to 1. `step_costs` is None until a
+    first forecast was made for the server.
     """
 
     backend_id: BackendId
     usable: bool
     draining: bool
     full: bool
+    saturation: float
     circuit: Circuit
     ejected: bool
     ejections: int
@@ -69,6 +74,7 @@ class BackendSnapshot:
     report_age_s: float | None
     ttft_forecasts: ForecastQuality
     tpot_forecasts: ForecastQuality
+    forecast_trust: float
     step_costs: StepCosts | None
 
 
@@ -86,10 +92,12 @@ class ServiceSnapshot:
     """How one service fares by its objective over the fairness window; see slo_adherence.py.
 
     Attributes:
+        objective: None without one.
         target: share of its requests that must meet the objective; None without one.
         attainment: share of those ended that met it (without an objective: that were served);
             None while none has ended.
         ended, missed: requests whose outcome is certain, also if they still wait or run.
+        judged_total, missed_total: the same since the start, whatever the window.
         in_flight: requests at servers whose outcome is not certain yet.
         expected_misses: sum of their probabilities to miss.
         burn: use of the error budget; 1.0 is exactly at the target, by the fairness weight.
@@ -97,10 +105,13 @@ class ServiceSnapshot:
 
     service: str
     priority: int
+    objective: LatencyObjective | None
     target: float | None
     attainment: float | None
     ended: int
     missed: int
+    judged_total: int
+    missed_total: int
     in_flight: int
     expected_misses: float
     burn: float
@@ -108,9 +119,14 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
-    """The whole scheduler at one instant; in `panic` ejected servers are used all the same."""
+    """The whole scheduler at one instant.
+
+    `services` are judged over `fairness_window_s`; in `panic` ejected servers are used all the
+    same.
+    """
 
     pool: str
+    fairness_window_s: float
     draining: bool
     panic: bool
     tracked_requests: int
@@ -120,6 +136,13 @@ class SchedulerSnapshot:
     services: tuple[ServiceSnapshot, ...]
     backends: tuple[BackendSnapshot, ...]
     ignored_events: int
+
+
+class ClosedServer(NamedTuple):
+    """A server that serves the model and was not compared, and why."""
+
+    backend_id: BackendId
+    reason: ClosedReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +161,4 @@ class Explanation:
     chosen: BackendId
     forecast: Forecast
     candidates: tuple[Candidate, ...]
-    closed: tuple[BackendId, ...]
+    closed: tuple[ClosedServer, ...]

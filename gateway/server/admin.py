@@ -1,16 +1,16 @@
 """The administration listener: metrics and a look inside. Loopback unless set otherwise."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 from urllib.parse import unquote
 
-import orjson
 from aiohttp import web
 
-from gateway.scheduling.backend_picker import Candidate
-from gateway.scheduling.model import Forecast, RequestId
+from gateway.scheduling.model import RequestId
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
 from gateway.server.routes import PoolDirectory
+from gateway.telemetry.json_text import encode_json
 from gateway.wire.error_response import ProtocolError, protocol_answer
 
 _METRICS_HEADER = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -18,19 +18,37 @@ _EXPLAIN = "/debug/requests/"
 _LOG = logging.getLogger(__name__)
 
 
+class AdminSection(Protocol):
+    """Pages of one concern, such as the admin API."""
+
+    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+        """Answer one request; False if it is not about this section."""
+        ...
+
+
 class AdminPages:
     """Handles every request of administrators; the handler of the low-level server.
 
-    `render_metrics` makes the Prometheus page.
+    `render_metrics` makes the Prometheus page; `sections` are asked first, in order.
     """
 
-    def __init__(self, *, pools: PoolDirectory, render_metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        pools: PoolDirectory,
+        render_metrics: Callable[[], bytes],
+        sections: Sequence[AdminSection] = (),
+    ) -> None:
         self._pools = pools
+        self._sections = tuple(sections)
         self._render_metrics = render_metrics
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         channel = ClientChannel(request)
+        for section in self._sections:
+            if await section.answer(request, channel):
+                return channel.end()
         path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             channel.close_after()
@@ -42,7 +60,7 @@ class AdminPages:
             channel.send(200, JSON_HEADER, b'{"status":"ok"}')
         elif path == "/debug/state":
             pools = {pool.pool.name: pool.driver.snapshot() for pool in self._pools.pools}
-            channel.send(200, JSON_HEADER, orjson.dumps({"pools": pools}))
+            channel.send(200, JSON_HEADER, encode_json({"pools": pools}))
         elif path.startswith(_EXPLAIN):
             self._explain(channel, unquote(path.removeprefix(_EXPLAIN)))
         else:
@@ -53,13 +71,6 @@ class AdminPages:
         for pool in self._pools.pools:
             explanation = pool.driver.explain(RequestId(request_id))
             if explanation is not None:
-                channel.send(200, JSON_HEADER, orjson.dumps(explanation, default=_as_object))
+                channel.send(200, JSON_HEADER, encode_json(explanation))
                 return
         channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
-
-
-def _as_object(value: object) -> object:
-    """Named tuples go out as objects."""
-    if isinstance(value, Forecast | Candidate):
-        return value._asdict()
-    raise TypeError(f"cannot encode {type(value).__name__}")

@@ -28,6 +28,7 @@ class RequestFacts(NamedTuple):
         arrived_at: when its last byte had come.
         common_headers: complete lines for every answer to this request.
         debug_headers: whether to tell the server, the time queued and the forecast.
+        deadline_at: when it has to be over, or None.
     """
 
     progress: RequestProgress
@@ -37,6 +38,7 @@ class RequestFacts(NamedTuple):
     arrived_at: float
     common_headers: bytes
     debug_headers: bool
+    deadline_at: float | None = None
 
 
 class Attempts:
@@ -63,15 +65,28 @@ class Attempts:
         self._last_relay: Relay | None = None
 
     async def run(self) -> None:
-        """Try servers in the order the scheduler says. Cancelling closes the upstream."""
+        """Try servers in the order the scheduler says. Cancelling closes the upstream.
+
+        So does the deadline, wherever the request is: waiting for a server, or for its answer.
+        """
+        deadline_at = self._facts.deadline_at
         try:
-            while not await self._attempt():
-                pass
+            if deadline_at is None:
+                await self._try_servers()
+                return
+            async with asyncio.timeout(deadline_at - self._clock()):
+                await self._try_servers()
+        except TimeoutError:
+            self._stop(RefusalReason.DEADLINE)
         except asyncio.CancelledError:
             # Most often the client has left, and this writes to nobody. If it is still there, it
             # is the gateway that stops.
             self._stop(RefusalReason.DRAINING)
             raise
+
+    async def _try_servers(self) -> None:
+        while not await self._attempt():
+            pass
 
     async def _attempt(self) -> bool:
         """Make one attempt; return whether the request has been answered."""
@@ -132,12 +147,12 @@ class Attempts:
 
     def _stop(self, reason: RefusalReason) -> None:
         """Tell a client that is still there that its request is given up."""
-        outcome = Outcome.STREAM_ERROR if self._channel.started else Outcome.REFUSED
+        outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason))
         elif self._last_relay is not None:
             self._last_relay.break_off(reason)
-        if self._channel.complete:
+        if self._channel.complete or reason is RefusalReason.DEADLINE:
             self._progress.end(outcome, reason)
 
     def _answer(self, answer: ErrorAnswer) -> None:
@@ -174,4 +189,4 @@ class Attempts:
             expects_finish=facts.expects_finish,
             hides_usage=self._forwarded.hides_usage,
         )
-        return Relay(channel=self._channel, lease=self._lease, clock=self._clock, plan=plan)
+        return Relay(channel=self._channel, lease=self._lease, plan=plan)

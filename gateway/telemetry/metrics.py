@@ -5,7 +5,7 @@ so that clients cannot make new ones. Counting is plain arithmetic on the loop's
 on the same thread, makes prometheus-client's families of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,10 +20,11 @@ from gateway.telemetry.request_record import Outcome, RequestRecord
 OTHER_SERVICE = ServiceName("other")
 """The label of requests that reached no configured service."""
 
-_Labels = tuple[str, str, str]
+ServiceLabels = tuple[str, str, str]
+"""Pool, service and priority of a series; pool and priority are empty for `OTHER_SERVICE`."""
 
 
-class _ServiceSeries:
+class ServiceSeries:
     """What was counted of one service."""
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class _ServiceSeries:
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.retries = 0
+        self.fallbacks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.completion_tokens = 0
@@ -44,13 +46,16 @@ class _ServiceSeries:
         self.tpot_error = BucketCounts(definitions.TPOT_ERROR.buckets)
 
     def count(self, record: RequestRecord) -> None:
+        """Count one request of this service."""
         outcome = record.outcome
         _increment(self.outcomes, outcome)
         if record.reason is not None:
-            if outcome is Outcome.REFUSED or outcome is Outcome.EXPIRED:
-                _increment(self.refusals, record.reason)
-            elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
+            if outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
                 _increment(self.failures, record.reason)
+            else:
+                _increment(self.refusals, record.reason)
+        if record.fallback_for is not None:
+            self.fallbacks += 1
         if record.attempts:
             self.queue_wait.observe(record.queue_s)
             self.retries += record.attempts - 1
@@ -84,7 +89,9 @@ class RequestMetrics(Collector):
 
     def __init__(self, *, services: Iterable[ServiceName]) -> None:
         """Start at zero; `services` are those that get series of their own."""
-        self._series: dict[_Labels, _ServiceSeries] = {}
+        self._series: dict[ServiceLabels, ServiceSeries] = {}
+        self._key_outcomes: dict[tuple[str, str], int] = {}
+        self._key_tokens: dict[tuple[str, str], int] = {}
         self.set_services(services)
 
     def set_services(self, services: Iterable[ServiceName]) -> None:
@@ -99,8 +106,25 @@ class RequestMetrics(Collector):
             labels = ("", OTHER_SERVICE, "")
         series = self._series.get(labels)
         if series is None:
-            series = self._series[labels] = _ServiceSeries()
+            series = self._series[labels] = ServiceSeries()
         series.count(record)
+        if record.key is not None:
+            self._count_key(record.key, record)
+
+    def _count_key(self, key: str, record: RequestRecord) -> None:
+        outcomes = self._key_outcomes
+        outcomes[key, record.outcome] = outcomes.get((key, record.outcome), 0) + 1
+        for kind, tokens in (
+            ("prompt", record.prompt_tokens),
+            ("completion", record.completion_tokens),
+        ):
+            if tokens:
+                self._key_tokens[key, kind] = self._key_tokens.get((key, kind), 0) + tokens
+
+    @property
+    def series(self) -> Mapping[ServiceLabels, ServiceSeries]:
+        """What was counted so far; not to be changed."""
+        return self._series
 
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted."""
@@ -114,6 +138,16 @@ class RequestMetrics(Collector):
             )
             for labels, counted in series:
                 counter.add_metric(labels, count_of(counted))
+            yield counter
+        for definition, counted_of_keys in (
+            (definitions.KEY_REQUESTS, self._key_outcomes),
+            (definitions.KEY_TOKENS, self._key_tokens),
+        ):
+            counter = CounterMetricFamily(
+                definition.name, definition.meaning, labels=definition.labels
+            )
+            for key_labels, count in counted_of_keys.items():
+                counter.add_metric(key_labels, count)
             yield counter
         for definition, buckets_of in _HISTOGRAMS:
             histogram = HistogramMetricFamily(
@@ -130,7 +164,7 @@ def _increment(counts: dict[str, int], label: str) -> None:
 
 
 def _by_label(
-    definition: MetricDefinition, counted: Iterable[tuple[_Labels, dict[str, int]]]
+    definition: MetricDefinition, counted: Iterable[tuple[ServiceLabels, dict[str, int]]]
 ) -> Metric:
     counter = CounterMetricFamily(definition.name, definition.meaning, labels=definition.labels)
     for labels, counts in counted:
@@ -139,13 +173,14 @@ def _by_label(
     return counter
 
 
-_COUNTERS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], int]], ...] = (
+_COUNTERS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], int]], ...] = (
     (definitions.RETRIES, lambda series: series.retries),
+    (definitions.FALLBACKS, lambda series: series.fallbacks),
     (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
     (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),
     (definitions.COMPLETION_TOKENS, lambda series: series.completion_tokens),
 )
-_HISTOGRAMS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], BucketCounts]], ...] = (
+_HISTOGRAMS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], BucketCounts]], ...] = (
     (definitions.E2E, lambda series: series.e2e),
     (definitions.TTFT, lambda series: series.ttft),
     (definitions.TPOT, lambda series: series.tpot),
