@@ -5,7 +5,7 @@ CheckedScheduler makes sure after each event of these tests too that the contrac
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.decisions import Dispatch, RefusalReason
-from gateway.scheduling.model import CRITICAL, LatencyObjective
+from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, RequestId
 from gateway.scheduling.policy import QueuePolicy
 from tests.builders import make_request, make_service
 from tests.scheduling.scheduler_scenes import BATCH, CHAT, dispatched, refused, scheduler_of
@@ -229,3 +229,15 @@ class TestWaiting:
             ("Evict", "r1", RefusalReason.DISPLACED),
         ]
         assert checked.ids_in("queued") == ["r0", "chat"]
+
+
+def test_a_report_that_repeats_or_takes_back_progress_changes_no_count() -> None:
+    checked = scheduler_of("a")
+    checked.arrive(make_request("r1", prompt_tokens=70))
+    context: list[int] = []
+    for events in (30, 30, 10):
+        progress = ((RequestId("r1"), events),)
+        checked.feed(ev.ResponseProgressed(BackendId("a"), progress, checked.now))
+        (server,) = checked.scheduler.snapshot(now=checked.now).backends
+        context.append(server.context_tokens)
+    assert context == [100, 100, 100]
