@@ -19,8 +19,10 @@ from typing import IO, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.control.admin_api import AdminApi
 from gateway.control.configuration import ConfigurationInForce
 from gateway.control.discovery import Discovery
+from gateway.control.operator_changes import OperatorChanges
 from gateway.control.reload import Reloader
 from gateway.control.served_pools import ServedPool, ServedPools
 from gateway.control.server_options import front_end_options
@@ -105,7 +107,12 @@ async def serve(
 def build_gateway(
     settings: Settings, files: ExitStack, *, load: Callable[[], Settings] | None = None
 ) -> Assembled:
-    """Make and wire everything; what must be closed at the end goes into `files`."""
+    """Make and wire everything; what must be closed at the end goes into `files`.
+
+    Raises:
+        OSError: a file cannot be opened.
+        ConfigurationError: the file of what administrators changed cannot be used.
+    """
     seed = secrets.randbits(32) if settings.seed is None else settings.seed
     registry = CollectorRegistry()
     pools = build_pools(settings, seed, files)
@@ -142,12 +149,19 @@ def build_gateway(
         rng=Random(f"{seed} discovery"),
     )
     configuration.add(discovery.follow)
+    changes = OperatorChanges(
+        [pool.servers for pool in pools], configuration, file=settings.admin_changes_file
+    )
     registry.register(_control_collector(pools, discovery, configuration))
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
     background += [discovery, reloader]
     gateway = Gateway(
         front_end=front_end,
-        admin=AdminPages(pools=directory, render_metrics=lambda: generate_latest(registry)),
+        admin=AdminPages(
+            pools=directory,
+            render_metrics=lambda: generate_latest(registry),
+            sections=[AdminApi(pools, changes=changes, configuration=configuration)],
+        ),
         pools=directory,
         background=background,
         listen=(

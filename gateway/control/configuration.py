@@ -25,6 +25,7 @@ AT_START_ONLY = frozenset(
         "port",
         "admin_host",
         "admin_port",
+        "admin_changes_file",
         "client_idle_timeout",
         "request_log",
         "journal",

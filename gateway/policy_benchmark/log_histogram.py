@@ -38,8 +38,9 @@ class LogHistogram:
         return None
 
     def percentiles(self) -> Mapping[str, float | None]:
-        """p50, p90 and p99."""
-        return {"p50": self.quantile(0.5), "p90": self.quantile(0.9), "p99": self.quantile(0.99)}
+        """p50, p90, p95 and p99."""
+        shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+        return {name: self.quantile(share) for name, share in shares.items()}
 
     def cumulative(self) -> list[tuple[float, float]]:
         """Points (value, share at or below) of the distribution, at most 200, for plots."""

@@ -116,6 +116,7 @@ class RunMetrics:
         planned, first, end = outcome.planned, outcome.first_token_at, outcome.ended_at
         assert first is not None
         assert outcome.dispatched_at is not None
+        tally.done[int(end // BUCKET_S)] += planned.output_tokens
         tally.served_tokens += planned.prompt_tokens + 2 * planned.output_tokens
         tally.ttft.add(first - planned.at)
         tally.ntpot.add((end - planned.at) / planned.output_tokens)

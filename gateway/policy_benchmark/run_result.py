@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.policy_benchmark.run_metrics import RunMetrics
-from gateway.policy_benchmark.service_tally import ServiceTally
+from gateway.policy_benchmark.service_tally import BUCKET_S, ServiceTally
 from gateway.policy_benchmark.workload_plan import WorkloadPlan
 from gateway.simulator.engine import EngineStats
 
@@ -100,6 +100,7 @@ def _service(tally: ServiceTally) -> dict[str, Any]:
         "refused": tally.refused,
         "failed": tally.failed,
         "infeasible": tally.infeasible,
+        "done": [(key * BUCKET_S, tally.done[key]) for key in sorted(tally.done)],
         **_times(tally),
     }
 

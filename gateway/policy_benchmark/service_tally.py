@@ -27,6 +27,7 @@ class ServiceTally:
         work_s: work of dispatched ones; `wasted_s` of those that were missed.
         buckets: [offered, met] by `BUCKET_S` of arrival.
         infeasible: requests that count nowhere else.
+        done: output tokens of completed ones by `BUCKET_S` of their end.
     """
 
     offered: int = 0
@@ -38,6 +39,7 @@ class ServiceTally:
     work_s: float = 0.0
     wasted_s: float = 0.0
     infeasible: int = 0
+    done: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     ttft: LogHistogram = field(default_factory=LogHistogram)
     tpot: LogHistogram = field(default_factory=LogHistogram)
     ntpot: LogHistogram = field(default_factory=LogHistogram)
@@ -67,6 +69,8 @@ class ServiceTally:
         self.ttft.merge(other.ttft)
         self.tpot.merge(other.tpot)
         self.ntpot.merge(other.ntpot)
+        for bucket, tokens in other.done.items():
+            self.done[bucket] += tokens
         for bucket, (offered, met) in other.buckets.items():
             self.buckets[bucket][0] += offered
             self.buckets[bucket][1] += met

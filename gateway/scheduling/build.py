@@ -7,6 +7,7 @@ from gateway.scheduling.admission_queue import AdmissionQueue
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_picker import BackendPicker, LeastOutstandingPicker
 from gateway.scheduling.capacity import Capacity
+from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.drain_rate import DrainRate
 from gateway.scheduling.fairness import (
     EarliestDeadlineFirst,
@@ -45,8 +46,10 @@ def build_scheduler(policy: SchedulingPolicy, rng: Random) -> Scheduler:
         chunk_budget_tokens=policy.capacity.chunk_budget_tokens,
     )
 
+    headroom = CriticalHeadroom(ledger=ledger, predictor=predictor)
+
     def make_rules(changed: SchedulingPolicy, kept: Rules | None) -> Rules:
-        capacity = Capacity(policy=changed.capacity, predictor=predictor)
+        capacity = Capacity(policy=changed.capacity, predictor=predictor, headroom=headroom)
         shortlist = None
         if changed.picker.kind is PickerKind.LATENCY:
             shortlist = Shortlist(

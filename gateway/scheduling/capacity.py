@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.scheduling.backend_state import BackendState, Hold
+from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
@@ -29,10 +30,17 @@ class Capacity:
     That the server is healthy, not draining and serves the model is the ledger's index already.
     """
 
-    def __init__(self, *, policy: CapacityPolicy, predictor: LatencyPredictor) -> None:
-        """Take limits and margins from `policy`."""
+    def __init__(
+        self,
+        *,
+        policy: CapacityPolicy,
+        predictor: LatencyPredictor,
+        headroom: CriticalHeadroom | None = None,
+    ) -> None:
+        """Take limits and margins from `policy`; without `headroom` nothing is kept for others."""
         self._policy = policy
         self._predictor = predictor
+        self._headroom = headroom
 
     def is_full(self, backend: BackendState, *, now: float) -> bool:
         """Whether the server is closed to every request: ejected, full, or its own queue grows.
@@ -77,6 +85,7 @@ class Capacity:
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)
         own_tpot_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
+        headroom = None if is_critical(tracked.service.priority) else self._headroom
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
@@ -92,6 +101,10 @@ class Capacity:
                 or not (bound or busy)
                 or exceeds(backend, tracked)
             ):
+                if headroom is not None and not headroom.spares(
+                    tracked, backend, prediction, margin=self._policy.margin_critical, now=now
+                ):
+                    continue
                 found.append(OpenServer(backend, prediction))
             elif (
                 paced
@@ -102,6 +115,11 @@ class Capacity:
             if len(found) == enough:
                 break
         return found if found or soonest is None else [soonest]
+
+    def expect(self, tracked: TrackedRequest) -> None:
+        """Take in an arrival, from which it is known what servers have to be ready for."""
+        if self._headroom is not None:
+            self._headroom.arrived(tracked)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""

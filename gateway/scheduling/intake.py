@@ -73,9 +73,8 @@ class Intake:
         tracked.tpot_bound_s = default.tpot_s
 
     def _patience_s(self, service: LLMService) -> float:
-        """How long a request of the service may wait."""
-        timeout_s = self._policy.queue.timeout_s
+        """How long a request of the service may wait: batch work may be more patient than most."""
         own_s = service.max_queue_wait_s
         if own_s is None or is_critical(service.priority):
-            return timeout_s
-        return min(timeout_s, own_s)
+            return self._policy.queue.timeout_s
+        return own_s

@@ -146,6 +146,7 @@ class Scheduler:
                 self._reject(request.id, RefusalReason.OBJECTIVE_IMPOSSIBLE)
                 return
             self._intake.lift_bounds(tracked)
+        self._rules.capacity.expect(tracked)
         if not self._queue.requests or not self._queue.has_flow(tracked):
             servers = self._turns.open_to_arrival(tracked, serving, now=now)
             if servers:

@@ -1,7 +1,8 @@
 """The administration listener: metrics and a look inside. Loopback unless set otherwise."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -18,19 +19,37 @@ _EXPLAIN = "/debug/requests/"
 _LOG = logging.getLogger(__name__)
 
 
+class AdminSection(Protocol):
+    """Pages of one concern, such as the admin API."""
+
+    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+        """Answer one request; False if it is not about this section."""
+        ...
+
+
 class AdminPages:
     """Handles every request of administrators; the handler of the low-level server.
 
-    `render_metrics` makes the Prometheus page.
+    `render_metrics` makes the Prometheus page; `sections` are asked first, in order.
     """
 
-    def __init__(self, *, pools: PoolDirectory, render_metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        *,
+        pools: PoolDirectory,
+        render_metrics: Callable[[], bytes],
+        sections: Sequence[AdminSection] = (),
+    ) -> None:
         self._pools = pools
+        self._sections = tuple(sections)
         self._render_metrics = render_metrics
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         channel = ClientChannel(request)
+        for section in self._sections:
+            if await section.answer(request, channel):
+                return channel.end()
         path = request.raw_path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             channel.close_after()

@@ -181,6 +181,9 @@ class Settings(PoolDefaults):
         default=False,
         description="reload when the file changes, as on SIGHUP",
     )
+    admin_changes_file: Path | None = Field(
+        None, description="file that the admin API keeps changes in that are to outlast a restart"
+    )
     drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
     request_log: Path | None = Field(
         Path("-"), description="file that gets a JSON line per request; - is standard output"

@@ -17,7 +17,7 @@ def test_quantiles_are_within_half_a_percent_of_the_exact_ones() -> None:
 
 
 def test_an_empty_histogram_has_no_quantiles() -> None:
-    assert LogHistogram().percentiles() == {"p50": None, "p90": None, "p99": None}
+    assert LogHistogram().percentiles() == {"p50": None, "p90": None, "p95": None, "p99": None}
 
 
 def test_merging_counts_both() -> None:

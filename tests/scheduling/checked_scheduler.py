@@ -161,8 +161,9 @@ class CheckedScheduler:
                 if known is None or known.state == "over":
                     self.lives.pop(request.id, None)
                     service = self._service(request.service)
-                    waits_s = (self._policy.queue.timeout_s, service.max_queue_wait_s)
-                    patience_s = min(wait_s for wait_s in waits_s if wait_s is not None)
+                    patience_s = service.max_queue_wait_s
+                    if patience_s is None or is_critical(service.priority):
+                        patience_s = self._policy.queue.timeout_s
                     self.lives[request.id] = _Life(request, service, self.now + patience_s)
                     return request.id
             case ev.RequestCancelled(request_id):

@@ -203,13 +203,15 @@ class TestWaiting:
         decisions = checked.pass_deadline()
         assert refused(decisions) == [("Evict", "r2", RefusalReason.NO_CAPACITY)]
 
-    def test_more_patience_than_the_pool_changes_nothing(self) -> None:
+    def test_a_non_critical_service_may_have_more_patience_than_the_pool(self) -> None:
         patient = make_service("patient", max_queue_wait_s=500.0)
         checked = scheduler_of("a", services=[CHAT, patient], queue=QueuePolicy(timeout_s=5.0))
         checked.arrive(make_request("r1", service="chat"))
         checked.arrive(make_request("r2", service="patient"))
+        arrived_at = checked.now
         decisions = checked.pass_deadline()
         assert refused(decisions) == [("Evict", "r2", RefusalReason.QUEUE_TIMEOUT)]
+        assert checked.now == arrived_at + 500.0
 
     def test_without_patience_or_servers_the_servers_are_what_is_missing(self) -> None:
         checked = scheduler_of(services=[make_service("hasty", max_queue_wait_s=0.0)])

@@ -1,0 +1,159 @@
+"""What is kept free for Critical requests with a tight TTFT."""
+
+from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.critical_headroom import CriticalHeadroom
+from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, LLMService
+from gateway.scheduling.step_time import StepTimePrior
+from gateway.scheduling.tracked_request import TrackedRequest
+from tests.builders import BASE, make_ledger, make_service, make_tracked, serving
+
+TIGHT = make_service("tight", objective=LatencyObjective(ttft_s=0.15), priority=CRITICAL)
+BATCH = make_service("batch")
+
+
+class Pool:
+    """Idle servers s0, s1, ... of the prior's speed: about 10 ms a step, 40 us a prefill token."""
+
+    def __init__(self, servers: int) -> None:
+        self.ledger = make_ledger()
+        self.predictor = LatencyPredictor(prior=StepTimePrior())
+        self.headroom = CriticalHeadroom(ledger=self.ledger, predictor=self.predictor)
+        self.servers = [
+            self.ledger.join(BackendId(f"s{n}"), serving("lora-a")) for n in range(servers)
+        ]
+
+    def arrivals(
+        self, per_second: float, *, of: LLMService = TIGHT, target: str = BASE, tokens: int = 400
+    ) -> None:
+        """Let requests of a service arrive during the minute before 0."""
+        for number in range(int(60 * per_second)):
+            at = (number + 1) / per_second - 60.0
+            tracked = make_tracked(service=of, arrived_at=at, target=target, prompt_tokens=tokens)
+            objective = of.objective
+            tracked.ttft_bound_s = 10.0 if objective is None else objective.ttft_s or 10.0
+            self.headroom.arrived(tracked)
+
+    def run(self, backend: BackendState, *, tokens: int = 3000, decoding: bool = False) -> None:
+        """Let a request run on a server: its prefill is pending, or it decodes."""
+        running = make_tracked(f"{backend.id}-{len(backend.in_flight)}", prompt_tokens=tokens)
+        self.ledger.reserve(backend, running, now=0.0)
+        if decoding:
+            self.ledger.end_prefill(backend, running)
+
+    def spares(
+        self, number: int = 0, *, tokens: int = 3000, now: float = 0.0, batch: LLMService = BATCH
+    ) -> bool:
+        """Whether batch work of so many tokens may have a server."""
+        backend = self.servers[number]
+        tracked: TrackedRequest = make_tracked(
+            "batch", service=batch, prompt_tokens=tokens, arrived_at=0.0, wait_s=30.0
+        )
+        prediction = self.predictor.predict(backend, tracked, now=now)
+        return self.headroom.spares(tracked, backend, prediction, margin=0.9, now=now)
+
+
+def test_where_no_critical_request_comes_nothing_is_kept() -> None:
+    assert Pool(1).spares()
+
+
+def test_a_prefill_that_would_delay_critical_requests_is_kept_off_the_only_server() -> None:
+    pool = Pool(1)
+    pool.arrivals(10.0)
+    assert not pool.spares()
+
+
+def test_a_prefill_that_delays_nobody_much_may_go() -> None:
+    pool = Pool(1)
+    pool.arrivals(10.0)
+    assert pool.spares(tokens=200)
+
+
+def test_it_may_go_while_another_server_is_ready() -> None:
+    pool = Pool(2)
+    pool.arrivals(10.0)
+    assert pool.spares()
+    pool.run(pool.servers[1])
+    assert not pool.spares()
+
+
+def test_the_more_critical_requests_come_the_more_servers_stay_ready() -> None:
+    pool = Pool(2)
+    pool.arrivals(40.0)
+    assert not pool.spares()
+    pool = Pool(3)
+    pool.arrivals(40.0)
+    assert pool.spares()
+
+
+def test_the_size_of_batches_counts_as_prefills_do() -> None:
+    pool = Pool(1)
+    pool.arrivals(10.0)
+    assert pool.spares(tokens=200)
+    for _ in range(300):
+        pool.run(pool.servers[0], tokens=2000, decoding=True)
+    assert not pool.spares(tokens=200)
+
+
+def test_a_prefill_waits_for_those_pending_if_it_would_fit_then() -> None:
+    pool = Pool(2)
+    pool.arrivals(10.0)
+    pool.run(pool.servers[0], tokens=1500)
+    pool.run(pool.servers[1], tokens=3000)
+    assert not pool.spares(0, tokens=1000)
+    assert pool.spares(0, tokens=1)
+
+
+def test_rare_critical_requests_close_no_server() -> None:
+    pool = Pool(1)
+    pool.arrivals(0.1)
+    assert pool.spares()
+
+
+def test_who_has_waited_for_half_of_its_time_goes_anyway() -> None:
+    pool = Pool(1)
+    pool.arrivals(40.0)
+    pool.run(pool.servers[0])
+    assert not pool.spares(now=14.0)
+    assert pool.spares(now=15.1)
+
+
+def test_an_idle_server_is_kept_from_nobody_for_more_than_a_second() -> None:
+    pool = Pool(1)
+    pool.arrivals(40.0)
+    assert not pool.spares(now=0.9)
+    assert pool.spares(now=1.1)
+
+
+def test_a_service_that_was_idle_for_a_minute_needs_nothing() -> None:
+    pool = Pool(1)
+    pool.arrivals(40.0)
+    assert not pool.spares(now=0.0)
+    pool.run(pool.servers[0])
+    backend = pool.servers[0]
+    tracked = make_tracked("late", service=BATCH, prompt_tokens=3000, arrived_at=61.0)
+    prediction = pool.predictor.predict(backend, tracked, now=61.0)
+    assert pool.headroom.spares(tracked, backend, prediction, margin=0.9, now=61.0)
+
+
+def test_critical_requests_that_the_server_cannot_take_do_not_matter() -> None:
+    pool = Pool(1)
+    pool.arrivals(10.0, target="lora-elsewhere")
+    assert pool.spares()
+
+
+def test_only_critical_requests_with_a_first_token_to_keep_matter() -> None:
+    pool = Pool(1)
+    pool.arrivals(10.0, of=BATCH)
+    pool.arrivals(10.0, of=make_service("pace", objective=LatencyObjective(tpot_s=0.05)))
+    pool.arrivals(10.0, of=make_service("low", objective=LatencyObjective(ttft_s=0.15)))
+    assert pool.spares()
+
+
+def test_objectives_that_no_server_can_meet_do_not_matter() -> None:
+    pool = Pool(1)
+    impossible = make_tracked(service=TIGHT)
+    impossible.impossible = True
+    for _ in range(100):
+        pool.headroom.arrived(impossible)
+    assert pool.spares()
