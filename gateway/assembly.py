@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -35,6 +36,7 @@ from gateway.server.app import Background, Gateway, ListenOptions
 from gateway.server.front_end import FrontEnd
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory
+from gateway.server.status_page.build import build_live_page
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import Settings
 from gateway.telemetry.control_collector import ControlCollector, SourceFigures
@@ -120,8 +122,15 @@ def build_gateway(
     metrics = RequestMetrics(services=_service_names(settings))
     registry.register(metrics)
     registry.register(SchedulerCollector([pool.serving.driver.snapshot for pool in pools]))
-    observers: list[RequestObserver] = [metrics]
-    background: list[Background] = [pool.monitor for pool in pools]
+    live = build_live_page(
+        pools=directory,
+        metrics=metrics,
+        clock=monotonic_clock,
+        wall_clock=wall_clock,
+        version=version("llm-instance-gateway"),
+    )
+    observers: list[RequestObserver] = [metrics, live.recent]
+    background: list[Background] = [*(pool.monitor for pool in pools), live.feed]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
@@ -160,7 +169,10 @@ def build_gateway(
         admin=AdminPages(
             pools=directory,
             render_metrics=lambda: generate_latest(registry),
-            sections=[AdminApi(pools, changes=changes, configuration=configuration)],
+            sections=[
+                AdminApi(pools, changes=changes, configuration=configuration),
+                live.pages,
+            ],
         ),
         pools=directory,
         background=background,

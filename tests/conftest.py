@@ -13,6 +13,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.browser.chromium import chromium_path
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
@@ -37,7 +39,7 @@ def _what_is_missing() -> dict[str, str]:
         missing["shared"] = "no folder ../shared beside the checkout"
     if not any(map(shutil.which, ("cc", "gcc", "clang"))):
         missing["compiler"] = "no C compiler (cc, gcc or clang)"
-    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+    if chromium_path() is None:
         missing["browser"] = "no chromium"
     return missing
 

@@ -1,6 +1,7 @@
 """May this server take this request now? Open is a property of (request, server)."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.scheduling.backend_state import BackendState, Hold
@@ -22,6 +23,25 @@ class OpenServer(NamedTuple):
 
     backend: BackendState
     prediction: Prediction
+
+
+class ClosedReason(StrEnum):
+    """Why a server that serves the model was not among those to choose from."""
+
+    TRIED = "tried"
+    """An earlier attempt of the request failed there."""
+    EJECTED = "ejected"
+    """Requests have failed there; it gets none for a while."""
+    FULL = "full"
+    """At its limit of requests, of prefill ahead, or with a queue of its own."""
+    ADAPTER_SLOT = "adapter_slot"
+    """No slot is free for the adapter, or it is kept for another request."""
+    NO_ROOM = "no_room"
+    """Too few KV blocks, or places for all choices of the request."""
+    FORECAST_OR_TURN = "forecast_or_turn"
+    """An objective would be broken, its own or one there, or the server is kept for another."""
+    NOT_COMPARED = "not_compared"
+    """Of many servers, enough others were open."""
 
 
 class Capacity:
@@ -120,6 +140,38 @@ class Capacity:
         """Take in an arrival, from which it is known what servers have to be ready for."""
         if self._headroom is not None:
             self._headroom.arrived(tracked)
+
+    def why_closed(
+        self, tracked: TrackedRequest, backend: BackendState, *, now: float
+    ) -> ClosedReason:
+        """Tell why a server was not open to a request, cheaply: without a forecast."""
+        if backend.ejected:
+            return ClosedReason.EJECTED
+        if self.is_full(backend, now=now):
+            return ClosedReason.FULL
+        if self._fits(backend, tracked):
+            return ClosedReason.FORECAST_OR_TURN
+        adapter = backend.adapter_of(tracked.target)
+        held = backend.hold is not None and adapter is not None
+        if adapter is not None and (held or not backend.adapters.admits(adapter)):
+            return ClosedReason.ADAPTER_SLOT
+        return ClosedReason.NO_ROOM
+
+    def saturation(self, backend: BackendState) -> float:
+        """Share in use of the scarcest thing there: places, prefill ahead, KV blocks, pace.
+
+        At 1 the server takes no more of what is like those that run there. Pace is the TPOT last
+        looked at, over what the strictest objective of those in flight allows.
+        """
+        policy = self._policy
+        places = max(1, policy.max_requests_per_backend)
+        backlog = max(1.0, policy.engine_backlog_steps * backend.chunk_budget_tokens)
+        used = (backend.sequences + backend.external_running) / places
+        used = max(used, backend.pending_prefill_tokens / backlog)
+        if backend.kv_capacity_tokens:
+            used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)
+        allowed_s = policy.margin_critical * backend.strictest_tpot_s
+        return max(used, backend.glance.tpot_s / allowed_s)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""

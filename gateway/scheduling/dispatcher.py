@@ -8,15 +8,18 @@ because the one before it left is new to all servers.
 from collections.abc import Iterable, Sequence
 
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.capacity import ClosedReason, OpenServer
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.explanations import Explanations
 from gateway.scheduling.flights import Flights
-from gateway.scheduling.model import RequestId, RequestPhase, is_critical
+from gateway.scheduling.model import BackendId, RequestId, RequestPhase, is_critical
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.snapshot import Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import Turns
+
+_FEW = 12
+"""Up to so many servers, an explanation tells of each why it was closed."""
 
 
 class Dispatcher:
@@ -55,7 +58,9 @@ class Dispatcher:
         self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
         if tracked.attempts == 1:
             self._rules.retries.earn()
-        self._explanations.keep(tracked, choice, self._ledger.serving(tracked.target), now)
+        serving = self._ledger.serving(tracked.target)
+        closed = self._closed(tracked, servers, serving, now)
+        self._explanations.keep(tracked, choice, serving, closed, now)
         return Dispatch(
             tracked.request.id,
             backend.id,
@@ -63,6 +68,26 @@ class Dispatcher:
             prediction.forecast(),
             tracked.attempts,
         )
+
+    def _closed(
+        self,
+        tracked: TrackedRequest,
+        servers: Sequence[OpenServer],
+        serving: Sequence[BackendState],
+        now: float,
+    ) -> dict[BackendId, ClosedReason]:
+        """Why others that serve the model were not to choose from; of many servers, nothing."""
+        if len(serving) > _FEW or len(serving) == len(servers):
+            return {}
+        compared = [server.backend for server in servers]
+        why_closed, tried = self._rules.capacity.why_closed, tracked.tried
+        return {
+            backend.id: ClosedReason.TRIED
+            if (backend.id, backend.lives) in tried
+            else why_closed(tracked, backend, now=now)
+            for backend in serving
+            if backend not in compared
+        }
 
     def fill(self, changed: Iterable[BackendState], *, now: float) -> list[Dispatch]:
         """Dispatch waiting heads to servers that may have become open, until none fits."""

@@ -4,14 +4,22 @@ from collections import OrderedDict
 
 from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.model import RequestId
+from gateway.scheduling.capacity import ClosedReason
+from gateway.scheduling.model import BackendId, RequestId
 from gateway.scheduling.prediction import Prediction
-from gateway.scheduling.snapshot import Explanation
+from gateway.scheduling.snapshot import ClosedServer, Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _KEPT = 1024
 
-_Entry = tuple[TrackedRequest, Choice, tuple[BackendState, ...], float, Prediction | None]
+_Entry = tuple[
+    TrackedRequest,
+    Choice,
+    tuple[BackendState, ...],
+    dict[BackendId, ClosedReason],
+    float,
+    Prediction | None,
+]
 
 
 class Explanations:
@@ -26,20 +34,32 @@ class Explanations:
         tracked: TrackedRequest,
         choice: Choice,
         serving: tuple[BackendState, ...],
+        closed: dict[BackendId, ClosedReason],
         now: float,
     ) -> None:
-        """Remember one dispatch; the oldest is dropped when 1,024 are kept."""
+        """Remember one dispatch.
+
+        Of `serving`, those not in `choice` were closed, by the reason in `closed` or because
+        they were not looked at. The oldest is dropped when 1,024 are kept.
+        """
         entries = self._entries
         if len(entries) >= _KEPT:
             entries.popitem(last=False)
-        entries[tracked.request.id] = (tracked, choice, serving, now, tracked.prediction)
+        entries[tracked.request.id] = (
+            tracked,
+            choice,
+            serving,
+            closed,
+            now,
+            tracked.prediction,
+        )
 
     def find(self, request_id: RequestId) -> Explanation | None:
         """The newest attempt of the request, or None."""
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, choice, serving, decided_at, prediction = entry
+        tracked, choice, serving, closed, decided_at, prediction = entry
         candidates = choice.candidates
         assert prediction is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
@@ -57,5 +77,9 @@ class Explanations:
             chosen=tracked.backend_id,
             forecast=prediction.forecast(),
             candidates=candidates,
-            closed=tuple(b.id for b in serving if b.id not in compared),
+            closed=tuple(
+                ClosedServer(b.id, closed.get(b.id, ClosedReason.NOT_COMPARED))
+                for b in serving
+                if b.id not in compared
+            ),
         )

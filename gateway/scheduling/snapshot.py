@@ -1,10 +1,12 @@
 """What a look into the scheduler shows: plain data for the status page, metrics and tests."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.scheduling.backend_picker import Candidate
 from gateway.scheduling.breaker import Circuit
-from gateway.scheduling.model import BackendId, Forecast, RequestId
+from gateway.scheduling.capacity import ClosedReason
+from gateway.scheduling.model import BackendId, Forecast, LatencyObjective, RequestId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class StepCosts:
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
+    `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`.
     `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
     `failures` counts failed attempts by kind. `step_costs` is None until a first forecast was made
     for the server.
@@ -48,6 +51,7 @@ class BackendSnapshot:
     usable: bool
     draining: bool
     full: bool
+    saturation: float
     circuit: Circuit
     ejected: bool
     ejections: int
@@ -86,6 +90,7 @@ class ServiceSnapshot:
     """How one service fares by its objective over the fairness window; see slo_adherence.py.
 
     Attributes:
+        objective: None without one.
         target: share of its requests that must meet the objective; None without one.
         attainment: share of those ended that met it (without an objective: that were served);
             None while none has ended.
@@ -97,6 +102,7 @@ class ServiceSnapshot:
 
     service: str
     priority: int
+    objective: LatencyObjective | None
     target: float | None
     attainment: float | None
     ended: int
@@ -108,9 +114,14 @@ class ServiceSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSnapshot:
-    """The whole scheduler at one instant; in `panic` ejected servers are used all the same."""
+    """The whole scheduler at one instant.
+
+    `services` are judged over `fairness_window_s`; in `panic` ejected servers are used all the
+    same.
+    """
 
     pool: str
+    fairness_window_s: float
     draining: bool
     panic: bool
     tracked_requests: int
@@ -120,6 +131,13 @@ class SchedulerSnapshot:
     services: tuple[ServiceSnapshot, ...]
     backends: tuple[BackendSnapshot, ...]
     ignored_events: int
+
+
+class ClosedServer(NamedTuple):
+    """A server that serves the model and was not compared, and why."""
+
+    backend_id: BackendId
+    reason: ClosedReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +156,4 @@ class Explanation:
     chosen: BackendId
     forecast: Forecast
     candidates: tuple[Candidate, ...]
-    closed: tuple[BackendId, ...]
+    closed: tuple[ClosedServer, ...]

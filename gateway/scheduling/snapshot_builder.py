@@ -2,6 +2,7 @@
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.breakers import BreakerState
+from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import LLMService
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
@@ -30,6 +31,7 @@ def take_snapshot(
     queue = knowledge.queue
     return SchedulerSnapshot(
         pool=rules.policy.pool.name,
+        fairness_window_s=rules.policy.fairness.window_s,
         draining=draining,
         panic=knowledge.breakers.panic,
         tracked_requests=tracked_requests,
@@ -48,7 +50,7 @@ def take_snapshot(
                 backend,
                 knowledge.predictor.known_timing(backend.id),
                 knowledge.breakers.state_of(backend),
-                full=rules.capacity.is_full(backend, now=now),
+                capacity=rules.capacity,
                 now=now,
             )
             for backend in knowledge.ledger.backends
@@ -64,6 +66,7 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
     return ServiceSnapshot(
         service=service.name,
         priority=service.priority,
+        objective=service.objective,
         target=None if service.objective is None else service.objective.percentile,
         attainment=1.0 - missed / ended if ended else None,
         ended=ended,
@@ -79,14 +82,15 @@ def _backend(
     timing: ServerTiming | None,
     health: BreakerState,
     *,
-    full: bool,
+    capacity: Capacity,
     now: float,
 ) -> BackendSnapshot:
     return BackendSnapshot(
         backend_id=backend.id,
         usable=backend.usable,
         draining=backend.draining,
-        full=full,
+        full=capacity.is_full(backend, now=now),
+        saturation=capacity.saturation(backend),
         circuit=health.circuit,
         ejected=backend.ejected,
         ejections=health.ejections,

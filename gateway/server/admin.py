@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import unquote
 
-import orjson
 from aiohttp import web
 
-from gateway.scheduling.backend_picker import Candidate
-from gateway.scheduling.model import Forecast, RequestId
+from gateway.scheduling.model import RequestId
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
 from gateway.server.routes import PoolDirectory
+from gateway.telemetry.json_text import encode_json
 from gateway.wire.error_response import ProtocolError, protocol_answer
 
 _METRICS_HEADER = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
@@ -61,7 +60,7 @@ class AdminPages:
             channel.send(200, JSON_HEADER, b'{"status":"ok"}')
         elif path == "/debug/state":
             pools = {pool.pool.name: pool.driver.snapshot() for pool in self._pools.pools}
-            channel.send(200, JSON_HEADER, orjson.dumps({"pools": pools}))
+            channel.send(200, JSON_HEADER, encode_json({"pools": pools}))
         elif path.startswith(_EXPLAIN):
             self._explain(channel, unquote(path.removeprefix(_EXPLAIN)))
         else:
@@ -72,13 +71,6 @@ class AdminPages:
         for pool in self._pools.pools:
             explanation = pool.driver.explain(RequestId(request_id))
             if explanation is not None:
-                channel.send(200, JSON_HEADER, orjson.dumps(explanation, default=_as_object))
+                channel.send(200, JSON_HEADER, encode_json(explanation))
                 return
         channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
-
-
-def _as_object(value: object) -> object:
-    """Named tuples go out as objects."""
-    if isinstance(value, Forecast | Candidate):
-        return value._asdict()
-    raise TypeError(f"cannot encode {type(value).__name__}")

@@ -133,6 +133,11 @@ class ClientChannel:
         """Close the connection after this response (before `open`: say so in the head)."""
         self._keep_alive = False
 
+    @property
+    def congested(self) -> bool:
+        """Whether the client has yet to read what was written, more than its buffer takes."""
+        return self._protocol.writing_paused
+
     def abort(self) -> None:
         """Reset the connection, so that what was sent cannot pass for a whole response."""
         self._keep_alive = False

@@ -19,6 +19,11 @@ class BucketCounts:
         self._counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
+    @property
+    def counts(self) -> list[int]:
+        """Values per bucket so far, those above the last bound at the end."""
+        return self._counts.copy()
+
     def cumulative(self) -> list[tuple[str, float]]:
         """What Prometheus asks for: for each bound as text, how many values are not above it."""
         pairs = []

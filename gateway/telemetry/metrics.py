@@ -5,7 +5,7 @@ so that clients cannot make new ones. Counting is plain arithmetic on the loop's
 on the same thread, makes prometheus-client's families of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,10 +20,11 @@ from gateway.telemetry.request_record import Outcome, RequestRecord
 OTHER_SERVICE = ServiceName("other")
 """The label of requests that reached no configured service."""
 
-_Labels = tuple[str, str, str]
+ServiceLabels = tuple[str, str, str]
+"""Pool, service and priority of a series; pool and priority are empty for `OTHER_SERVICE`."""
 
 
-class _ServiceSeries:
+class ServiceSeries:
     """What was counted of one service."""
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class _ServiceSeries:
         self.tpot_error = BucketCounts(definitions.TPOT_ERROR.buckets)
 
     def count(self, record: RequestRecord) -> None:
+        """Count one request of this service."""
         outcome = record.outcome
         _increment(self.outcomes, outcome)
         if record.reason is not None:
@@ -84,7 +86,7 @@ class RequestMetrics(Collector):
 
     def __init__(self, *, services: Iterable[ServiceName]) -> None:
         """Start at zero; `services` are those that get series of their own."""
-        self._series: dict[_Labels, _ServiceSeries] = {}
+        self._series: dict[ServiceLabels, ServiceSeries] = {}
         self.set_services(services)
 
     def set_services(self, services: Iterable[ServiceName]) -> None:
@@ -99,8 +101,13 @@ class RequestMetrics(Collector):
             labels = ("", OTHER_SERVICE, "")
         series = self._series.get(labels)
         if series is None:
-            series = self._series[labels] = _ServiceSeries()
+            series = self._series[labels] = ServiceSeries()
         series.count(record)
+
+    @property
+    def series(self) -> Mapping[ServiceLabels, ServiceSeries]:
+        """What was counted so far; not to be changed."""
+        return self._series
 
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted."""
@@ -130,7 +137,7 @@ def _increment(counts: dict[str, int], label: str) -> None:
 
 
 def _by_label(
-    definition: MetricDefinition, counted: Iterable[tuple[_Labels, dict[str, int]]]
+    definition: MetricDefinition, counted: Iterable[tuple[ServiceLabels, dict[str, int]]]
 ) -> Metric:
     counter = CounterMetricFamily(definition.name, definition.meaning, labels=definition.labels)
     for labels, counts in counted:
@@ -139,13 +146,13 @@ def _by_label(
     return counter
 
 
-_COUNTERS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], int]], ...] = (
+_COUNTERS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], int]], ...] = (
     (definitions.RETRIES, lambda series: series.retries),
     (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
     (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),
     (definitions.COMPLETION_TOKENS, lambda series: series.completion_tokens),
 )
-_HISTOGRAMS: tuple[tuple[MetricDefinition, Callable[[_ServiceSeries], BucketCounts]], ...] = (
+_HISTOGRAMS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], BucketCounts]], ...] = (
     (definitions.E2E, lambda series: series.e2e),
     (definitions.TTFT, lambda series: series.ttft),
     (definitions.TPOT, lambda series: series.tpot),

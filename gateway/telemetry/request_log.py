@@ -3,15 +3,14 @@
 Not the logging module: that costs several times as much per line, and writes on the hot path.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO
 
 import orjson
 
+from gateway.telemetry.json_text import encode_json
 from gateway.telemetry.request_record import RequestRecord
 
 
@@ -52,7 +51,7 @@ class RequestLog:
             b'{"time":"%b",%b,"tpot_s":%b,"ntpot_s":%b}\n'
             % (
                 at.isoformat(timespec="milliseconds").encode(),
-                _encoded(record)[1:-1],
+                encode_json(record)[1:-1],
                 orjson.dumps(record.tpot_s),
                 orjson.dumps(record.ntpot_s),
             )
@@ -66,11 +65,3 @@ class RequestLog:
             self._out.flush()
         except (OSError, ValueError):  # ValueError: the output was closed
             self.lost_lines += len(lines)
-
-
-def _encoded(record: RequestRecord) -> bytes:
-    try:
-        return orjson.dumps(record)
-    except orjson.JSONEncodeError:
-        # Text that is no Unicode: log it all the same, or a client could hide by sending some.
-        return json.dumps(asdict(record)).encode()

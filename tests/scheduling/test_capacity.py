@@ -1,7 +1,9 @@
-from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import Capacity
+import pytest
+
+from gateway.scheduling.backend_state import BackendState, Hold
+from gateway.scheduling.capacity import Capacity, ClosedReason
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import BackendLoad
+from gateway.scheduling.model import BackendLoad, RequestId
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -124,3 +126,59 @@ def test_a_prompt_longer_than_the_cache_goes_at_once_to_be_refused() -> None:
     assert is_open(backend, late)
     late.prompt_tokens = 400
     assert not is_open(backend, late)
+
+
+def test_a_full_server_is_closed_for_being_full() -> None:
+    backend = running(make_backend(), *some(4))
+    assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.FULL
+
+
+def test_an_ejected_server_is_closed_for_that() -> None:
+    backend = running(make_backend(), *some(4))
+    backend.ejected = True
+    assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.EJECTED
+
+
+def test_a_server_without_a_slot_is_closed_for_its_slots() -> None:
+    backend = make_backend(adapters=("x", "y"), max_loras=1)
+    running(backend, make_tracked("r1", target="x"))
+    wants_y = make_tracked("r2", target="y")
+    assert CAPACITY.why_closed(wants_y, backend, now=0.0) is ClosedReason.ADAPTER_SLOT
+
+
+def test_a_server_whose_slot_is_kept_is_closed_for_its_slots() -> None:
+    backend = make_backend(adapters=("x", "y"), max_loras=2)
+    running(backend, make_tracked("r1", target="x"))
+    backend.hold = Hold(RequestId("other"), "x")
+    wants_y = make_tracked("r2", target="y")
+    assert CAPACITY.why_closed(wants_y, backend, now=0.0) is ClosedReason.ADAPTER_SLOT
+
+
+def test_a_server_without_blocks_is_closed_for_want_of_room() -> None:
+    backend = running(make_backend(load=BackendLoad(kv_blocks=20, block_tokens=10)), *some(1))
+    assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.NO_ROOM
+
+
+def test_what_would_fit_was_closed_by_a_forecast_or_by_turn() -> None:
+    backend = running(make_backend(), *some(1))
+    assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.FORECAST_OR_TURN
+
+
+def test_an_idle_server_is_not_saturated() -> None:
+    assert CAPACITY.saturation(make_backend()) == 0.0
+
+
+def test_the_scarcest_thing_tells_the_saturation() -> None:
+    backend = running(make_backend(load=BackendLoad(kv_blocks=100, block_tokens=10)), *some(1))
+    assert CAPACITY.saturation(backend) == 0.25  # places: 1 of 4; blocks: 150 of 1,000 tokens
+    backend.kv_reserved_tokens = 600
+    assert CAPACITY.saturation(backend) == 0.6
+    backend.pending_prefill_tokens = 4_096
+    assert CAPACITY.saturation(backend) == 1.0
+
+
+def test_a_pace_at_the_strictest_bound_saturates() -> None:
+    backend = running(make_backend(), *some(1))
+    backend.strictest_tpot_s = 0.02
+    backend.glance = backend.glance._replace(tpot_s=0.88 * 0.02)
+    assert CAPACITY.saturation(backend) == pytest.approx(1.0)

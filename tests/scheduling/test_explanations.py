@@ -1,5 +1,5 @@
 from gateway.scheduling.backend_picker import Candidate, Choice
-from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.capacity import ClosedReason, OpenServer
 from gateway.scheduling.explanations import Explanations
 from gateway.scheduling.model import BackendId, RequestId
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -21,14 +21,14 @@ def dispatched(request_id: str, *, attempt: int = 1) -> TrackedRequest:
 
 def test_an_explanation_tells_what_was_compared_and_what_was_closed() -> None:
     kept = Explanations()
-    kept.keep(dispatched("r1"), ONLY_A, (A, B), 3.5)
+    kept.keep(dispatched("r1"), ONLY_A, (A, B), {B.id: ClosedReason.FULL}, 3.5)
     found = kept.find(RequestId("r1"))
     assert found is not None
     assert (found.decided_at, found.waited_s, found.attempt) == (3.5, 2.5, 1)
     assert (found.service, found.target, found.adapter) == ("chat", "base", None)
     assert (found.chosen, found.forecast) == ("a", PREDICTION.forecast())
     assert found.candidates == (Candidate(A.id, 2.0, 0.5, 0.02, "base model"),)
-    assert found.closed == ("b",)
+    assert found.closed == ((B.id, ClosedReason.FULL),)
 
 
 def test_an_unknown_request_has_none() -> None:
@@ -37,17 +37,18 @@ def test_an_unknown_request_has_none() -> None:
 
 def test_the_newest_attempt_is_told() -> None:
     kept = Explanations()
-    kept.keep(dispatched("r1"), ONLY_A, (A,), 1.0)
-    kept.keep(dispatched("r1", attempt=2), ONLY_A, (A, B), 2.0)
+    kept.keep(dispatched("r1"), ONLY_A, (A,), {}, 1.0)
+    kept.keep(dispatched("r1", attempt=2), ONLY_A, (A, B), {}, 2.0)
     found = kept.find(RequestId("r1"))
     assert found is not None
     assert (found.attempt, found.decided_at) == (2, 2.0)
+    assert found.closed == ((B.id, ClosedReason.NOT_COMPARED),)
 
 
 def test_the_oldest_is_dropped_when_many_are_kept() -> None:
     kept = Explanations()
     for number in range(1_025):
-        kept.keep(dispatched(f"r{number}"), ONLY_A, (A,), 1.0)
+        kept.keep(dispatched(f"r{number}"), ONLY_A, (A,), {}, 1.0)
     assert kept.find(RequestId("r0")) is None
     assert kept.find(RequestId("r1")) is not None
     assert kept.find(RequestId("r1024")) is not None

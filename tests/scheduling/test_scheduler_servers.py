@@ -13,7 +13,7 @@ import pytest
 from gateway.scheduling import events as ev
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.build import build_scheduler
-from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.capacity import ClosedReason, OpenServer
 from gateway.scheduling.decisions import Dispatch, RefusalReason
 from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import (
@@ -210,6 +210,31 @@ class TestLooks:
         assert explanation.adapter == "lora-a"
         assert (explanation.prompt_tokens, explanation.expected_output_tokens) == (70, 9)
         assert {c.backend_id for c in explanation.candidates} == {"a", "b"}
+
+    def test_a_server_that_failed_before_is_told_as_tried(self) -> None:
+        checked = scheduler_of("a", "b")
+        checked.arrive(make_request("r1"))
+        first = checked.backend_of("r1")
+        checked.fail("r1", retryable=True)
+        explanation = checked.scheduler.explain(RequestId("r1"))
+        assert explanation is not None
+        assert explanation.closed == ((first, ClosedReason.TRIED),)
+
+    def test_a_full_server_is_told_as_full(self) -> None:
+        checked = scheduler_of("a", "b", slots=1)
+        checked.arrive(make_request("r1"))
+        checked.arrive(make_request("r2"))
+        explanation = checked.scheduler.explain(RequestId("r2"))
+        assert explanation is not None
+        assert explanation.closed == ((checked.backend_of("r1"), ClosedReason.FULL),)
+
+    def test_of_many_servers_the_closed_ones_are_not_told_apart(self) -> None:
+        checked = scheduler_of(*(f"s{number}" for number in range(13)), slots=1)
+        checked.arrive(make_request("r1"))
+        checked.arrive(make_request("r2"))
+        explanation = checked.scheduler.explain(RequestId("r2"))
+        assert explanation is not None
+        assert {reason for _, reason in explanation.closed} == {ClosedReason.NOT_COMPARED}
 
     def test_who_waits_has_no_explanation_yet(self) -> None:
         checked = scheduler_of()

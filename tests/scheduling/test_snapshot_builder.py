@@ -100,6 +100,7 @@ def test_a_service_that_saw_nothing_is_exactly_at_its_target() -> None:
     assert only_service(one_server_for_chat()) == ServiceSnapshot(
         service="chat",
         priority=CRITICAL,
+        objective=LatencyObjective(ttft_s=1.0, percentile=0.9),
         target=0.9,
         attainment=None,
         ended=0,

@@ -1,0 +1,74 @@
+"""The requests that ended last, for whoever looks for one."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from gateway.telemetry.request_record import RequestRecord
+
+_LONGEST_PATH = 256
+
+
+class EndedRequest(NamedTuple):
+    """A record, and when it was made: seconds since 1970-01-01 UTC."""
+
+    ended_at: float
+    record: RequestRecord
+
+
+class RecentRequests:
+    """A bounded ring; a request costs one append, and everything else waits until somebody asks."""
+
+    def __init__(self, *, wall_clock: Callable[[], float], kept: int = 2_000) -> None:
+        """Keep the last `kept` requests, dated by `wall_clock`; 2,000 take about 2 MB."""
+        self._wall_clock = wall_clock
+        self._ring: deque[EndedRequest] = deque(maxlen=kept)
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._ring)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Keep one request; the oldest gives way."""
+        if len(record.path) > _LONGEST_PATH:  # the only text of a record without a bound of its own
+            record = replace(record, path=record.path[:_LONGEST_PATH])
+        self._ring.append(EndedRequest(self._wall_clock(), record))
+
+    def newest(self, *, limit: int, words: str = "") -> list[EndedRequest]:
+        """The newest `limit` of those that hold every one of `words`, newest first.
+
+        A word is looked for, whatever its case, in ids, service, models, server, outcome, status
+        and reason.
+        """
+        wanted = words.casefold().split()
+        found: list[EndedRequest] = []
+        for ended in reversed(self._ring):
+            if len(found) >= limit:
+                break
+            if not wanted or _holds(ended.record, wanted):
+                found.append(ended)
+        return found
+
+    def find(self, request_id: str) -> EndedRequest | None:
+        """The newest request of this id, the gateway's own or the X-Request-Id."""
+        for ended in reversed(self._ring):
+            if request_id in (ended.record.lease_id, ended.record.request_id):
+                return ended
+        return None
+
+
+def _holds(record: RequestRecord, words: list[str]) -> bool:
+    fields = (
+        record.lease_id,
+        record.request_id,
+        record.service,
+        record.model,
+        record.target_model,
+        record.backend_id,
+        record.outcome,
+        record.reason,
+        str(record.status),
+    )
+    text = "\n".join([field for field in fields if field]).casefold()
+    return all(word in text for word in words)

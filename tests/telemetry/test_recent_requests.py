@@ -1,0 +1,58 @@
+from gateway.scheduling.decisions import RefusalReason
+from gateway.scheduling.model import BackendId, ServiceName
+from gateway.telemetry.recent_requests import RecentRequests
+from gateway.telemetry.request_record import Outcome
+from tests.telemetry.record_builder import make_record
+
+
+def three() -> RecentRequests:
+    recent = RecentRequests(wall_clock=lambda: 5.0, kept=3)
+    for number in range(4):
+        recent.request_ended(make_record(lease_id=f"gw-{number}", request_id=f"r{number}"))
+    return recent
+
+
+def test_the_newest_come_first_and_the_oldest_give_way() -> None:
+    recent = three()
+    assert len(recent) == 3
+    assert [e.record.lease_id for e in recent.newest(limit=9)] == ["gw-3", "gw-2", "gw-1"]
+    assert [e.record.lease_id for e in recent.newest(limit=1)] == ["gw-3"]
+    assert recent.newest(limit=0) == []
+    assert recent.newest(limit=1)[0].ended_at == 5.0
+
+
+def test_a_request_is_found_by_either_id() -> None:
+    recent = three()
+    for name in ("gw-2", "r2"):
+        found = recent.find(name)
+        assert found is not None
+        assert found.record.lease_id == "gw-2"
+    assert recent.find("gw-0") is None
+
+
+def test_every_word_must_be_held_somewhere() -> None:
+    recent = RecentRequests(wall_clock=lambda: 0.0)
+    recent.request_ended(make_record(service=ServiceName("Chat"), backend_id=BackendId("http://a")))
+    refused = make_record(
+        service=ServiceName("batch"),
+        model="batch",
+        backend_id=None,
+        outcome=Outcome.REFUSED,
+        status=429,
+        reason=RefusalReason.QUEUE_FULL,
+    )
+    recent.request_ended(refused)
+    for words, services in (
+        ("chat", ["Chat"]),
+        ("HTTP://A ok", ["Chat"]),
+        ("429 queue_full", ["batch"]),
+        ("chat 429", []),
+        ("  ", ["batch", "Chat"]),
+    ):
+        assert [e.record.service for e in recent.newest(limit=9, words=words)] == services, words
+
+
+def test_a_very_long_path_is_cut() -> None:
+    recent = RecentRequests(wall_clock=lambda: 0.0)
+    recent.request_ended(make_record(path="/" + "x" * 8_000))
+    assert len(recent.newest(limit=1)[0].record.path) == 256
