@@ -52,4 +52,9 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
         inject_usage=frozenset(
             ServiceName(service.name) for service in pool.services if service.inject_usage
         ),
+        continue_streams=frozenset(
+            ServiceName(service.name)
+            for service in pool.services
+            if service.continue_broken_streams
+        ),
     )

@@ -81,12 +81,14 @@ class PoolOptions:
         trusts_priority: let the client's own `priority` through untouched.
         inject_usage: services whose streams are asked for their usage although the client did
             not; the extra chunk is taken out again.
+        continue_streams: services whose broken streams are continued on another server.
     """
 
     forwarding: ForwardingPolicy = field(default_factory=ForwardingPolicy)
     servers_use_priority: bool = False
     trusts_priority: bool = False
     inject_usage: frozenset[ServiceName] = frozenset()
+    continue_streams: frozenset[ServiceName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

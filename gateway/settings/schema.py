@@ -98,6 +98,9 @@ class ServiceSettings(_Group):
     """share of tokens that it may have while others wait"""
     inject_usage: bool = False
     """ask servers for token counts in streams, unseen by clients"""
+    continue_broken_streams: bool = False
+    """finish streams that break after their first byte on another server; needs servers that know
+    `return_token_ids` (vLLM 0.10.2 or later)"""
 
 
 class DefaultObjectiveSettings(_Group):

@@ -47,8 +47,8 @@ class ObservedStream:
             else:
                 event = _decoded(payload, self._answer)
                 if event is not None and event.error is not None:
-                    self._broken = True
-                    return b""
+                    self._broken = not _is_of_client(event.error)
+                    return b"" if self._broken else line
                 if event is not None:
                     self._answer.take_first(event)
         self._answer.note_line(line)
@@ -93,6 +93,12 @@ class ResumedStream:
         before = self._answer.separator()
         self._answer.note_line(b"\n")
         return before + text
+
+
+def _is_of_client(error: object) -> bool:
+    """Whether the request is at fault: it would fail elsewhere, too."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return isinstance(code, int) and 400 <= code < 500
 
 
 def _decoded(payload: bytes, answer: AnswerSoFar) -> StreamEvent | None:

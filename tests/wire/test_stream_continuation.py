@@ -243,6 +243,11 @@ def test_an_error_event_is_a_break_that_the_client_does_not_see() -> None:
     assert request_of(answer)["prompt"] == [7, 8, 1]
 
 
+def test_an_error_of_the_clients_own_making_is_passed_on() -> None:
+    stream = b'data: {"error":{"message":"too long","code":400}}\n\ndata: [DONE]\n\n'
+    assert ObservedStream(AnswerSoFar(chat=True, body=members())).feed(stream) == stream
+
+
 def test_several_breaks_are_survived() -> None:
     answer = broken_after(("a", [1]), max_tokens=5)
     second = ResumedStream(answer)
