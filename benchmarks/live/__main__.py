@@ -1,4 +1,4 @@
-"""Proofs on a running gateway: `python -m benchmarks.live {streams,adapters,cancellations}`.
+"""Proofs on a running gateway: `python -m benchmarks.live CHECK`, see `--help` for the checks.
 
 Each starts simulated servers and the gateway as processes of their own on loopback, prints a table
 and stops everything it started. Exit status: 0 all is as wanted, 1 something is not.
@@ -21,8 +21,10 @@ from benchmarks.live.adapters import (
     split_settings,
 )
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
+from benchmarks.live.chaos import ChaosPlan, check_chaos
 from benchmarks.live.findings import Finding, as_json, table
 from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
+from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
 
 _SERVERS = 3
@@ -80,6 +82,22 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     return [*findings, await replayed(options.journal)]
 
 
+async def _chaos(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    plan = ChaosPlan(
+        lasts_s=args.seconds,
+        fault_s=args.fault_seconds,
+        rate=args.rate,
+        servers=args.servers,
+        continues=args.continued,
+        seed=args.seed,
+    )
+    return await check_chaos(plan, folder)
+
+
+async def _soak(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    return await check_soak(SoakPlan(minutes=args.minutes, rate=args.rate, seed=args.seed), folder)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="CHECK")
@@ -90,6 +108,21 @@ def _parser() -> argparse.ArgumentParser:
         "--split-requests", type=int, default=1000, help="through the split (1000)"
     )
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    chaos = commands.add_parser("chaos", help="a pool under load while its servers suffer faults")
+    _common(chaos, _chaos)
+    chaos.add_argument("--seconds", type=float, default=600.0, help="how long (600; quick: 60)")
+    chaos.add_argument("--fault-seconds", type=float, default=8.0, help="of each fault (8)")
+    chaos.add_argument("--rate", type=float, default=20.0, help="requests a second (20)")
+    chaos.add_argument("--servers", type=int, default=4, help="simulated servers (4)")
+    chaos.add_argument(
+        "--continued", action="store_true", help="continue broken streams; then none may fail"
+    )
+    chaos.add_argument("--seed", type=int, default=1, help="of load and faults (1)")
+    soak = commands.add_parser("soak", help="steady load: nothing grows, nothing is left over")
+    _common(soak, _soak)
+    soak.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
+    soak.add_argument("--rate", type=float, default=25.0, help="requests a second (25)")
+    soak.add_argument("--seed", type=int, default=1, help="of the load (1)")
     return parser
 
 
@@ -99,11 +132,18 @@ def _add(
     requests: int,
     tokens: int,
 ) -> None:
-    parser.set_defaults(check=check)
+    _common(parser, check)
     parser.add_argument("--requests", type=int, default=requests, help=f"how many ({requests})")
     if tokens:
         parser.add_argument("--tokens", type=int, default=tokens, help=f"of each answer ({tokens})")
     parser.add_argument("--time-scale", type=float, help="engine seconds per second")
+
+
+def _common(
+    parser: argparse.ArgumentParser,
+    check: Callable[[argparse.Namespace, Path], Coroutine[None, None, list[Finding]]],
+) -> None:
+    parser.set_defaults(check=check)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for journal and log; kept")
 
@@ -115,9 +155,11 @@ def main() -> int:
         folder = args.keep or Path(passing)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            findings = uvloop.run(asyncio.wait_for(args.check(args, folder), _LONGEST_S))
+            planned_s = getattr(args, "seconds", 0.0) + 60.0 * getattr(args, "minutes", 0.0)
+            longest_s = _LONGEST_S + planned_s
+            findings = uvloop.run(asyncio.wait_for(args.check(args, folder), longest_s))
         except TimeoutError:
-            print(f"not done after {_LONGEST_S:g} s", file=sys.stderr)
+            print(f"not done after {longest_s:g} s", file=sys.stderr)
             return 1
     print(as_json(findings) if args.json else table(findings))
     return 0 if all(finding.ok for finding in findings) else 1

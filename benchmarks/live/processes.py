@@ -21,8 +21,8 @@ PROGRAM = Path(sys.executable).with_name("llm-gateway")
 _START_S = 60.0
 _STOP_S = 20.0
 _POLL_S = 0.02
-_SERVING = re.compile(r"clients: http://[^:]+:(\d+)/v1  administration: (http://\S+)")
-_SIMULATING = re.compile(r"at (http://\S+) serves")
+SERVING = re.compile(r"clients: http://[^:]+:(\d+)/v1  administration: (http://\S+)")
+SIMULATING = re.compile(r"at (http://\S+) serves")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ async def site_of_processes(options: SiteOptions) -> AsyncIterator[Site]:
         lines = await asyncio.gather(
             *(
                 stack.enter_async_context(
-                    _process(_server_flags(options, n), _SIMULATING, options.folder / f"{n}.log")
+                    _process(_server_flags(options, n), SIMULATING, options.folder / f"{n}.log")
                 )
                 for n in range(options.servers)
             )
@@ -72,7 +72,7 @@ async def site_of_processes(options: SiteOptions) -> AsyncIterator[Site]:
         config = options.folder / "gateway.yaml"
         config.write_bytes(orjson.dumps(_settings(options, backends)))  # JSON is YAML
         serving, pid = await stack.enter_async_context(
-            _process(["serve", "--config", str(config)], _SERVING, options.folder / "gateway.log")
+            _process(["serve", "--config", str(config)], SERVING, options.folder / "gateway.log")
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         site = Site(

@@ -57,4 +57,14 @@ def pool_options(pool: PoolSettings) -> PoolOptions:
             for service in pool.services
             if service.continue_broken_streams
         ),
+        deadlines={
+            ServiceName(service.name): service.deadline
+            for service in pool.services
+            if service.deadline is not None
+        },
+        fallbacks={
+            ServiceName(service.name): ServiceName(service.fallback)
+            for service in pool.services
+            if service.fallback is not None
+        },
     )

@@ -117,7 +117,7 @@ class Breakers:
     ) -> None:
         """A request failed there."""
         server = self._of(backend)
-        server.failures[kind] = server.failures.get(kind, 0) + 1
+        server.failures[kind.value] = server.failures.get(kind.value, 0) + 1
         before = server.breaker.circuit
         server.breaker.failed(self._policy, dispatched_at=tracked.dispatched_at, now=now)
         if kind in _HANGS and server.breaker.circuit is Circuit.CLOSED:

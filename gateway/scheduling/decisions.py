@@ -20,6 +20,8 @@ class RefusalReason(StrEnum):
     PREEMPTED = "preempted"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     DRAINING = "draining"
+    DEADLINE = "deadline"
+    """Of no decision: the shell ends a request whose deadline has passed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What the HTTP shell can be told; assembly maps settings onto these."""
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
@@ -82,6 +83,8 @@ class PoolOptions:
         inject_usage: services whose streams are asked for their usage although the client did
             not; the extra chunk is taken out again.
         continue_streams: services whose broken streams are continued on another server.
+        deadlines: seconds from arrival to the last byte that requests of a service may take.
+        fallbacks: service of another pool that answers for one whose models no server has.
     """
 
     forwarding: ForwardingPolicy = field(default_factory=ForwardingPolicy)
@@ -89,6 +92,8 @@ class PoolOptions:
     trusts_priority: bool = False
     inject_usage: frozenset[ServiceName] = frozenset()
     continue_streams: frozenset[ServiceName] = frozenset()
+    deadlines: Mapping[ServiceName, float] = field(default_factory=dict)
+    fallbacks: Mapping[ServiceName, ServiceName] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from gateway.scheduling.model import InferenceRequest, RequestId
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
+from gateway.server.continued_stream import ContinuedStream
 from gateway.server.options import FrontEndOptions
 from gateway.server.request_body import ReceivedBody, Refused, read_body
 from gateway.server.request_forwarding import (
@@ -28,7 +30,12 @@ from gateway.wire.error_response import (
     protocol_answer,
     refusal_answer,
 )
-from gateway.wire.http_headers import choose_request_id, parse_fairness_id, parse_slo_headers
+from gateway.wire.http_headers import (
+    choose_request_id,
+    parse_deadline,
+    parse_fairness_id,
+    parse_slo_headers,
+)
 from gateway.wire.multipart_request import parse_multipart_model
 from gateway.wire.openai_request import (
     BadRequest,
@@ -141,6 +148,7 @@ class ProxyHandler:
             arrived_at=arrived_at,
             common_headers=headers,
             debug_headers=self._options.debug_headers,
+            deadline_at=_deadline_at(request, route, progress.started_at),
         )
         inference = _inference_request(request, parsed, route, progress.lease_id)
         async with route.pool.driver.lease(inference) as lease:
@@ -153,6 +161,27 @@ class ProxyHandler:
                 clock=self._clock,
             )
             await attempts.run()
+        if attempts.broken is not None:
+            rest = ContinuedStream(
+                pool=route.pool,
+                channel=channel,
+                forwarded=forwarded,
+                facts=facts,
+                clock=self._clock,
+                describe=lambda parsed, lease_id: replace(
+                    _inference_request(request, parsed, route, lease_id),
+                    target=None if progress.dispatch is None else progress.dispatch.model,
+                ),
+            )
+            await rest.run(attempts)
+
+
+def _deadline_at(request: web.BaseRequest, route: Route, started_at: float) -> float | None:
+    """When the whole request has to be over; clients can only ask for less than their service."""
+    own_s = parse_deadline(request.raw_headers)
+    allowed_s = route.pool.options.deadlines.get(route.service.name)
+    bounds = [bound for bound in (own_s, allowed_s) if bound is not None]
+    return started_at + min(bounds) if bounds else None
 
 
 def _refuse_path(path: str) -> None:

@@ -203,8 +203,7 @@ class Relay:
         A stream of events ends with an error event, in good order. Anything else is left without
         its end: the caller closes the connection.
         """
-        streams = self._stream is not None or self._plan.resumes
-        if streams and self._channel.started and not self._channel.complete:
+        if self._stream is not None and self._channel.started and not self._channel.complete:
             # An empty line first: the server may have been cut off in the middle of an event.
             self._channel.write(b"\n\n" + stream_error_event(reason), last=True)
 

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.runtime.scheduler_driver import SchedulerDriver
-from gateway.scheduling.model import NON_CRITICAL, LLMServerPool, LLMService, ServedModel
+from gateway.scheduling.model import (
+    NON_CRITICAL,
+    LLMServerPool,
+    LLMService,
+    ServedModel,
+    ServiceName,
+)
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.options import PoolOptions
@@ -22,10 +28,19 @@ class ServingPool:
 
 
 class Route(NamedTuple):
-    """Where a request goes."""
+    """Where a request goes; `instead_of` is the service that this one answers for."""
 
     pool: ServingPool
     service: LLMService
+    instead_of: ServiceName | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a healthy server of the pool has one of the service's models."""
+        service, backends = self.service, self.pool.backends
+        if not service.targets:
+            return backends.served(service.model) is not None
+        return any(backends.served(t.name) is not None for t in service.targets if t.weight)
 
 
 class PoolDirectory:
@@ -41,6 +56,13 @@ class PoolDirectory:
             service.model: Route(pool, service)
             for pool in reversed(self._pools)
             for service in pool.pool.services
+        }
+        by_name = {route.service.name: route for route in self._by_model.values()}
+        self._fallbacks = {
+            name: by_name[fallback]
+            for pool in self._pools
+            for name, fallback in pool.options.fallbacks.items()
+            if fallback in by_name
         }
         self._unregistered = tuple(
             Route(pool, LLMService(name=DEFAULT_SERVICE, model="", priority=NON_CRITICAL))
@@ -66,6 +88,9 @@ class PoolDirectory:
         """
         configured = self._by_model.get(model)
         if configured is not None:
+            fallback = self._fallbacks.get(configured.service.name)
+            if fallback is not None and not configured.is_served and fallback.is_served:
+                return fallback._replace(instead_of=configured.service.name)
             return configured
         for route in self._unregistered:
             if route.pool.backends.served(model) is not None:

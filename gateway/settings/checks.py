@@ -20,7 +20,13 @@ _BOUNDS = ("ttft", "tpot", "ntpot")
 def faults(settings: Settings) -> list[Problem]:
     """What makes the configuration unusable, each at its key."""
     return _located(
-        settings, (*_assignment(settings), *_duplicates(settings), *_pool_faults(settings.pools))
+        settings,
+        (
+            *_assignment(settings),
+            *_duplicates(settings),
+            *_pool_faults(settings.pools),
+            *_fallback_faults(settings.pools),
+        ),
     )
 
 
@@ -96,6 +102,28 @@ def _pool_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
             if service.objective:
                 yield from _objective_faults(f"{key}.objective", service.objective)
             yield from _target_faults(key, service)
+
+
+def _fallback_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
+    """A fallback names a service of another pool."""
+    pool_of = {service.name: pool.name for pool in pools for service in pool.services}
+    for index, pool in enumerate(pools):
+        for key, service in _services(index, pool):
+            if service.fallback is None:
+                continue
+            where = pool_of.get(service.fallback)
+            if where is None:
+                known = ", ".join(name for name, its in pool_of.items() if its != pool.name)
+                told = known or "there is none yet"
+                yield (
+                    f"{key}.fallback",
+                    f"{service.fallback!r}: no such service; expected one of another pool: {told}",
+                )
+            elif where == pool.name:
+                yield (
+                    f"{key}.fallback",
+                    f"{service.fallback!r}: is in this pool; expected one of another pool",
+                )
 
 
 def _objective_faults(key: str, objective: ObjectiveSettings) -> Iterator[tuple[str, str]]:

@@ -96,6 +96,10 @@ class ServiceSettings(_Group):
     """longest wait in the queue; default: queue_timeout"""
     max_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """share of tokens that it may have while others wait"""
+    deadline: PositiveDuration | None = None
+    """longest time from the arrival of a request to the last byte of its answer; default: none"""
+    fallback: Name | None = None
+    """service of another pool that answers while no server here has its models"""
     inject_usage: bool = False
     """ask servers for token counts in streams, unseen by clients"""
     continue_broken_streams: bool = False

@@ -67,6 +67,16 @@ FAILURES = _counter(
 RETRIES = _counter(
     "llm_gateway_retries_total", "Attempts on a server after the first one.", *_SERVICE
 )
+CONTINUATIONS = _counter(
+    "llm_gateway_continuations_total",
+    "Times that another server went on with a stream whose server had failed.",
+    *_SERVICE,
+)
+FALLBACKS = _counter(
+    "llm_gateway_fallbacks_total",
+    "Requests that the service got because no server had the models of the one asked for.",
+    *_SERVICE,
+)
 PROMPT_TOKENS = _counter(
     "llm_gateway_prompt_tokens_total", "Prompt tokens, as servers counted them.", *_SERVICE
 )
@@ -303,7 +313,10 @@ LOST_LINES = _counter(
 SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Requests",
-        (REQUESTS, REFUSALS, FAILURES, RETRIES, PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS),
+        (
+            *(REQUESTS, REFUSALS, FAILURES, RETRIES, CONTINUATIONS, FALLBACKS),
+            *(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS),
+        ),
     ),
     (
         "Latency and forecasts",

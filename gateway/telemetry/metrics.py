@@ -32,6 +32,8 @@ class ServiceSeries:
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.retries = 0
+        self.continuations = 0
+        self.fallbacks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.completion_tokens = 0
@@ -53,9 +55,12 @@ class ServiceSeries:
                 _increment(self.refusals, record.reason)
             elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
                 _increment(self.failures, record.reason)
+        if record.fallback_for is not None:
+            self.fallbacks += 1
         if record.attempts:
             self.queue_wait.observe(record.queue_s)
             self.retries += record.attempts - 1
+            self.continuations += record.continuations
         if record.overhead_s is not None:
             self.overhead.observe(record.overhead_s)
         self.prompt_tokens += record.prompt_tokens or 0
@@ -148,6 +153,8 @@ def _by_label(
 
 _COUNTERS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], int]], ...] = (
     (definitions.RETRIES, lambda series: series.retries),
+    (definitions.CONTINUATIONS, lambda series: series.continuations),
+    (definitions.FALLBACKS, lambda series: series.fallbacks),
     (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
     (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),
     (definitions.COMPLETION_TOKENS, lambda series: series.completion_tokens),

@@ -31,7 +31,7 @@ def outcome_of_refusal(reason: RefusalReason) -> Outcome:
     match reason:
         case RefusalReason.UNKNOWN_MODEL | RefusalReason.NO_TARGET_MODEL:
             return Outcome.CLIENT_ERROR
-        case RefusalReason.QUEUE_TIMEOUT | RefusalReason.NO_BACKEND:
+        case RefusalReason.QUEUE_TIMEOUT | RefusalReason.NO_BACKEND | RefusalReason.DEADLINE:
             return Outcome.EXPIRED
         case RefusalReason.ATTEMPTS_EXHAUSTED:
             return Outcome.FAILED
@@ -59,10 +59,12 @@ class RequestRecord:
         outcome, status: how it ended; 499 where the client left before there was an answer.
         reason: why it was refused or how its last attempt failed.
         pool, service, priority: None where the request ended before it was routed.
+        fallback_for: the service that was asked for, where `service` answered in its place.
         model: the name that the client sent; `target_model` is the one that was sent on.
         backend_id: the server that was tried last.
         streamed: whether the client asked for a stream.
         attempts: servers tried.
+        continuations: how often another server went on with an answer that had broken off.
         e2e_s: from arrival to the last byte.
         ttft_s: from arrival to the first token; None where the answer was not streamed.
         queue_s: time that the scheduler kept the request waiting, over all attempts.
@@ -80,12 +82,14 @@ class RequestRecord:
     reason: RefusalReason | FailureKind | None = None
     pool: str | None = None
     service: ServiceName | None = None
+    fallback_for: ServiceName | None = None
     priority: int | None = None
     model: str | None = None
     target_model: str | None = None
     backend_id: BackendId | None = None
     streamed: bool = False
     attempts: int = 0
+    continuations: int = 0
     e2e_s: float
     ttft_s: float | None = None
     queue_s: float = 0.0

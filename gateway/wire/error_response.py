@@ -109,7 +109,7 @@ def _body(error: _Error) -> bytes:
     return msgspec.json.encode({"error": fields})
 
 
-def _refusal(reason: RefusalReason, model: str) -> _Error:  # noqa: C901, PLR0911 (one case per reason)
+def _refusal(reason: RefusalReason, model: str) -> _Error:  # noqa: C901, PLR0911, PLR0912 (one case per reason)
     match reason:
         case RefusalReason.UNKNOWN_MODEL:
             message = f"The model `{model}` does not exist. GET /v1/models lists those that do."
@@ -140,6 +140,9 @@ def _refusal(reason: RefusalReason, model: str) -> _Error:  # noqa: C901, PLR091
         case RefusalReason.ATTEMPTS_EXHAUSTED:
             message = "Every server that was tried failed before it answered. Try again later."
             return _Error(502, reason, message, retry=True)
+        case RefusalReason.DEADLINE:
+            message = "The request's deadline passed before its answer was complete."
+            return _Error(504, reason, message)
         case RefusalReason.DRAINING:
             message = "The gateway is shutting down. Try again: another instance will answer."
             return _Error(503, reason, message, retry=True)

@@ -161,6 +161,20 @@ def parse_slo_headers(headers: Headers) -> tuple[float | None, float | None]:
     return ttft, tpot
 
 
+def parse_deadline(headers: Headers) -> float | None:
+    """The client's x-gateway-deadline-ms for the whole request, in seconds; of several the least.
+
+    Raises:
+        BadRequest: not a number of milliseconds above 0 and up to a day.
+    """
+    given = [
+        _milliseconds(name, value)
+        for name, value in headers
+        if name.lower() == b"x-gateway-deadline-ms"
+    ]
+    return min(given) / 1_000 if given else None
+
+
 def parse_fairness_id(headers: Headers) -> str | None:
     """The client's x-gateway-inference-fairness-id, or None.
 

@@ -55,6 +55,20 @@ async def test_a_dispatch_is_explained_by_its_id() -> None:
         assert explanation["forecast"]
 
 
+async def test_the_state_tells_what_failed_at_a_server() -> None:
+    broken = b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n"
+    async with (
+        gateway(serving(broken)) as rig,
+        rig.client() as user,
+        administration(rig) as client,
+    ):
+        user.post(CHAT, chat())
+        await user.response()
+        (pool,) = json.loads((await ask(client, "/debug/state")).body)["pools"].values()
+        assert pool["backends"][0]["failures"] == {"server_error": 1}
+        assert pool["backends"][0]["circuit"] == "closed"
+
+
 async def test_the_listener_is_alive() -> None:
     async with gateway() as rig, administration(rig) as client:
         assert (await ask(client, "/health")).status == 200

@@ -1,8 +1,11 @@
 """Which pool and service answer a model name; the servers here need not run."""
 
-from gateway.scheduling.model import BackendId, LLMService, ServedModel, ServiceName
+from dataclasses import replace
+
+from gateway.scheduling.model import BackendId, LLMService, ServedModel, ServiceName, TargetModel
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.server.options import PoolOptions
 from gateway.server.routes import PoolDirectory
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
 from tests.server.raw_server import RawServer, ok, serving
@@ -59,3 +62,57 @@ async def test_models_of_a_server_that_left_are_gone_unless_another_has_them() -
     rig.backends.set_unusable(BackendId("s0"))
     assert [model.name for model in rig.backends.served_models()] == ["b"]
     assert rig.pools.any_usable
+
+
+def with_fallback() -> tuple[PoolDirectory, Rig, Rig]:
+    """Service "small" of the second pool answers for "large" of the first."""
+    options = PoolOptions(fallbacks={ServiceName("large"): ServiceName("small")})
+    first = Rig([server()], services=(service("large", "l"),), pool_options=options)
+    second = Rig([server()], services=(service("small", "s"),))
+    return PoolDirectory([*first.pools.pools, *second.pools.pools]), first, second
+
+
+def chosen(pools: PoolDirectory) -> tuple[str, str | None]:
+    route = pools.route("l")
+    assert route is not None
+    return route.service.name, route.instead_of
+
+
+async def test_a_service_of_another_pool_answers_while_no_server_has_the_model() -> None:
+    pools, first, second = with_fallback()
+    second.backends.set_models(BackendId("s0"), (ServedModel("s"),))
+    assert chosen(pools) == ("small", "large")
+    first.backends.set_models(BackendId("s0"), (ServedModel("other"),))
+    assert chosen(pools) == ("small", "large")
+    first.backends.set_models(BackendId("s0"), (ServedModel("l"),))
+    assert chosen(pools) == ("large", None)
+
+
+async def test_a_fallback_without_servers_helps_nobody() -> None:
+    pools, _, _ = with_fallback()
+    assert chosen(pools) == ("large", None)
+
+
+async def test_a_target_that_gets_no_traffic_serves_nobody() -> None:
+    pools, first, _ = with_fallback()
+    targets = (TargetModel("l", 0.0), TargetModel("m", 1.0))
+    route = pools.route("l")
+    assert route is not None
+    split = route._replace(service=replace(route.service, targets=targets))
+    first.backends.set_models(BackendId("s0"), (ServedModel("l"),))
+    assert not split.is_served
+    first.backends.set_models(BackendId("s0"), (ServedModel("m"),))
+    assert split.is_served
+
+
+async def test_the_answer_of_a_fallback_names_the_clients_model_and_is_counted() -> None:
+    target = replace(service("small", "s"), targets=(TargetModel("base"),))
+    answer = ok(b'{"model":"base"}', b"content-type: application/json")
+    options = PoolOptions(fallbacks={ServiceName("large"): ServiceName("small")})
+    absent = Rig([server()], services=(service("large", "l"),), pool_options=options)
+    async with gateway(serving(answer), services=(target,)) as rig, rig.client() as client:
+        rig.pools.replace([*absent.pools.pools, *rig.pools.pools])
+        client.post(CHAT, chat(model="l"))
+        assert (await client.response()).body == b'{"model":"l"}'
+        record = rig.records.all[-1]
+        assert (record.service, record.fallback_for) == ("small", "large")

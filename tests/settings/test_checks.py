@@ -44,6 +44,29 @@ def test_what_must_be_unique_is_refused_twice(
 
 
 @pytest.mark.parametrize(
+    ("fallback", "text"),
+    [
+        ("three", "no such service; expected one of another pool: two"),
+        ("one", "is in this pool; expected one of another pool"),
+    ],
+)
+def test_a_fallback_is_a_service_of_another_pool(
+    write_config: WriteConfig, fallback: str, text: str
+) -> None:
+    text_of_file = TWO_POOLS.replace("model: m", f"model: m, fallback: {fallback}")
+    with pytest.raises(ConfigurationError) as refused:
+        load_file(write_config(text_of_file))
+    (problem,) = refused.value.problems
+    assert problem.key == "pools[0].services[0].fallback"
+    assert text in problem.text
+
+
+def test_a_fallback_in_another_pool_is_accepted(write_config: WriteConfig) -> None:
+    settings = load_file(write_config(TWO_POOLS.replace("model: m", "model: m, fallback: two")))
+    assert settings.pools[0].services[0].fallback == "two"
+
+
+@pytest.mark.parametrize(
     ("text", "key", "expected"),
     [
         ("backends: ['http://a:1', 'http://a:1']", "backends[1]", "already at backends[0]"),

@@ -54,6 +54,11 @@ def test_what_failed_before_a_retry_that_succeeded_is_no_failure() -> None:
     assert page.value("retries_total") == 1
 
 
+def test_requests_taken_over_from_another_service_are_counted() -> None:
+    page = Page(make_record(fallback_for="large"), make_record())
+    assert page.value("fallbacks_total") == 1
+
+
 def test_attempts_after_the_first_are_retries() -> None:
     page = Page(make_record(attempts=3), make_record(attempts=1), make_record(attempts=0))
     assert page.value("retries_total") == 2

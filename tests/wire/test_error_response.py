@@ -22,6 +22,7 @@ from gateway.wire.sse_scanner import SseScanner
 REFUSALS = {
     RefusalReason.UNKNOWN_MODEL: 404,
     RefusalReason.NO_TARGET_MODEL: 404,
+    RefusalReason.DEADLINE: 504,
     RefusalReason.NO_CAPACITY: 429,
     RefusalReason.QUEUE_FULL: 429,
     RefusalReason.DISPLACED: 429,
@@ -58,6 +59,7 @@ FINAL = {
     RefusalReason.UNKNOWN_MODEL,
     RefusalReason.NO_TARGET_MODEL,
     RefusalReason.OBJECTIVE_IMPOSSIBLE,
+    RefusalReason.DEADLINE,
 }
 
 

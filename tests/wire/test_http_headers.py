@@ -8,6 +8,7 @@ from gateway.wire.http_headers import (
     CredentialPolicy,
     ForwardingPolicy,
     choose_request_id,
+    parse_deadline,
     parse_fairness_id,
     parse_slo_headers,
     request_headers_to_forward,
@@ -250,6 +251,17 @@ def test_a_bad_latency_bound_is_refused_by_name(name: bytes, value: bytes) -> No
     assert refused.value.status == 400
     assert refused.value.param == name.decode().lower()
     assert "milliseconds" in refused.value.message
+
+
+def test_the_deadline_is_read_and_of_several_the_least_holds() -> None:
+    assert parse_deadline([(b"accept", b"x")]) is None
+    assert parse_deadline([(b"X-Gateway-Deadline-Ms", b"1500")]) == 1.5
+    assert parse_deadline([(b"x-gateway-deadline-ms", b"%d" % ms) for ms in (90, 50, 70)]) == 0.05
+
+
+def test_a_bad_deadline_is_refused_by_name() -> None:
+    with pytest.raises(BadRequest, match="x-gateway-deadline-ms"):
+        parse_deadline([(b"x-gateway-deadline-ms", b"soon")])
 
 
 def test_the_fairness_id_is_read() -> None:
