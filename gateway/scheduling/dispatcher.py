@@ -50,9 +50,9 @@ class Dispatcher:
     ) -> Dispatch:
         """Send the request to the best of `servers`, all open to it."""
         choice = self._rules.picker.pick(tracked, servers, now=now)
-        backend, prediction = choice.server
+        backend = choice.server.backend
         tracked.enter(RequestPhase.DISPATCHED)
-        self._flights.begin(tracked, choice.server, now=now)
+        forecast = self._flights.begin(tracked, choice.server, now=now)
         self._drain_rate.dispatched(critical=is_critical(tracked.service.priority), now=now)
         self._turns.charge(tracked)
         self._rules.order.served(tracked, output_tokens=tracked.expected_output_tokens)
@@ -65,7 +65,7 @@ class Dispatcher:
             tracked.request.id,
             backend.id,
             tracked.target,
-            prediction.forecast(),
+            forecast,
             tracked.attempts,
         )
 

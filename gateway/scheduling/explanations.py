@@ -5,8 +5,7 @@ from collections import OrderedDict
 from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import ClosedReason
-from gateway.scheduling.model import BackendId, RequestId
-from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.model import BackendId, Forecast, RequestId
 from gateway.scheduling.snapshot import ClosedServer, Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -18,7 +17,7 @@ _Entry = tuple[
     tuple[BackendState, ...],
     dict[BackendId, ClosedReason],
     float,
-    Prediction | None,
+    Forecast | None,
 ]
 
 
@@ -51,7 +50,7 @@ class Explanations:
             serving,
             closed,
             now,
-            tracked.prediction,
+            tracked.told,
         )
 
     def find(self, request_id: RequestId) -> Explanation | None:
@@ -59,9 +58,9 @@ class Explanations:
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, choice, serving, closed, decided_at, prediction = entry
+        tracked, choice, serving, closed, decided_at, forecast = entry
         candidates = choice.candidates
-        assert prediction is not None, "a dispatch has a forecast"
+        assert forecast is not None, "a dispatch has a forecast"
         assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}
         return Explanation(
@@ -75,7 +74,7 @@ class Explanations:
             prompt_tokens=tracked.prompt_tokens,
             expected_output_tokens=tracked.expected_output_tokens,
             chosen=tracked.backend_id,
-            forecast=prediction.forecast(),
+            forecast=forecast,
             candidates=candidates,
             closed=tuple(
                 ClosedServer(b.id, closed.get(b.id, ClosedReason.NOT_COMPARED))

@@ -8,7 +8,7 @@ from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.events import FailureKind
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.miss_risk import miss_probability
-from gateway.scheduling.model import BackendId, ServiceName, TokenUsage
+from gateway.scheduling.model import BackendId, Forecast, ServiceName, TokenUsage
 from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -53,17 +53,22 @@ class Flights:
             self._predictor.forget(backend_id)
             self._breakers.forget(backend_id)
 
-    def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> None:
-        """Reserve the server, and charge the service with the chance of a miss."""
+    def begin(self, tracked: TrackedRequest, server: OpenServer, *, now: float) -> Forecast:
+        """Reserve the server, and charge the service with the chance of a miss.
+
+        Returns what is told of its times.
+        """
         backend, prediction = server
         tracked.attempts += 1
         tracked.tried = (*tracked.tried, (backend.id, backend.lives))
         tracked.prediction = prediction
+        tracked.told = told = self._predictor.told(backend, prediction)
         tracked.uncached_tokens = prediction.uncached_tokens
         self._predictor.dispatched(backend, tracked, now=now)
         self._ledger.reserve(backend, tracked, now=now)
         self._breakers.dispatched(backend, tracked)
         self._adherence.dispatched(tracked, miss_probability(tracked, prediction, now=now))
+        return told
 
     def first_token(self, tracked: TrackedRequest, *, now: float) -> BackendState:
         """Its prefill is over; a bound on TTFT is kept or missed. Returns its server."""

@@ -10,9 +10,17 @@ from gateway.scheduling.miss_risk import steepness
 
 _COVERED = 0.9
 _FIRST_STEP = 0.05
-_LAST_STEP = 0.003
+_LAST_STEP = 0.002
 _SLOWING_SAMPLES = 20.0
+_FIRST_GROWTH = 0.3
+_LAST_GROWTH = 0.04
+_GROWTH_SLOWING_SAMPLES = 10.0
+_LEAST_SPREAD = 0.01
+_LARGEST_SPREAD = 1.5
 _ERROR_MEMORY = 0.02
+_UNSURE_SAMPLES = 20.0
+_GOOD_ERROR = 0.5
+_USELESS_ERROR = 1.5
 
 
 class ForecastError:
@@ -20,10 +28,11 @@ class ForecastError:
 
     Attributes:
         bias: median of log(actual / raw forecast).
-        spread: 90th percentile of the same, above the bias.
+        spread: from there to the 90th percentile, set so that nine of ten outcomes are within
+            the p90 as it was forecast (Gibbs and Candes, adaptive conformal inference, 2021).
         relative: running mean of |forecast - actual| / actual.
         coverage: running share of actual times at or below their p90 forecast.
-        samples: how many were learned.
+        samples: how many were judged.
         median_factor, p90_factor: what a raw forecast is multiplied with.
         steepness: of the chance to exceed a bound; see miss_risk.py.
     """
@@ -50,17 +59,30 @@ class ForecastError:
         self.p90_factor = exp(bias + spread)
         self.steepness = steepness(spread)
 
+    @property
+    def trust(self) -> float:
+        """How far to go by these forecasts: 0 without samples or far off, 1 if many and good."""
+        known = self.samples / (self.samples + _UNSURE_SAMPLES)
+        good = (_USELESS_ERROR - self.relative) / (_USELESS_ERROR - _GOOD_ERROR)
+        return known * min(1.0, max(0.0, good))
+
+    def judge(self, *, forecast_s: float, p90_s: float, actual_s: float) -> None:
+        """Count one outcome without learning from it; all times > 0."""
+        weight = max(_ERROR_MEMORY, 1.0 / (1.0 + self.samples))
+        self.relative += weight * (abs(forecast_s - actual_s) / actual_s - self.relative)
+        self.coverage += weight * ((actual_s <= p90_s) - self.coverage)
+        self.samples += 1
+
     def learn(self, *, raw_s: float, forecast_s: float, p90_s: float, actual_s: float) -> None:
         """Take in one outcome; all times > 0. `raw_s` is the forecast before correction."""
         step = max(_LAST_STEP, _FIRST_STEP / (1.0 + self.samples / _SLOWING_SAMPLES))
         off = log(actual_s / raw_s)
         self.bias += step if off > self.bias else -step
-        above = off - self.bias > self.spread
-        self.spread = max(0.01, self.spread + step * (_COVERED if above else _COVERED - 1.0))
-        weight = max(_ERROR_MEMORY, 1.0 / (1.0 + self.samples))
-        self.relative += weight * (abs(forecast_s - actual_s) / actual_s - self.relative)
-        self.coverage += weight * ((actual_s <= p90_s) - self.coverage)
-        self.samples += 1
+        growth = max(_LAST_GROWTH, _FIRST_GROWTH / (1.0 + self.samples / _GROWTH_SLOWING_SAMPLES))
+        change = _COVERED if actual_s > p90_s else _COVERED - 1.0
+        spread = self.spread * (1.0 + growth * change)
+        self.spread = min(_LARGEST_SPREAD, max(_LEAST_SPREAD, spread))
         self.median_factor = exp(self.bias)
         self.p90_factor = exp(self.bias + self.spread)
         self.steepness = steepness(self.spread)
+        self.judge(forecast_s=forecast_s, p90_s=p90_s, actual_s=actual_s)

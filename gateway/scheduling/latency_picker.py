@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from gateway.scheduling.backend_picker import Choice, lowest
+from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.bounds import picking_bounds
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.miss_risk import exceeding
@@ -14,6 +15,8 @@ _OUTSTANDING_PRICE = 0.05
 """Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
 hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
 counts for base models only: an adapter that is spread over servers takes slots from others."""
+_FULL_TRUST = 0.8
+"""Mean trust in the candidates' forecasts above which they alone decide; see forecast_error.py."""
 _REMAINING_TOKENS = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
@@ -23,7 +26,8 @@ class LatencyPicker:
 
     The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
     those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
-    little for what is in flight there.
+    little for what is in flight there. While forecasts have few samples or are far off, that gives
+    way to the least outstanding, with affinity to servers that hold the adapter.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -40,8 +44,24 @@ class LatencyPicker:
         ttft_s, tpot_s = picking_bounds(tracked)
         bounds = (max(0.001, ttft_s - (now - tracked.arrived_at)), tpot_s)
         costs = [self._cost(tracked, server, bounds, prices) for server in servers]
+        trust = sum([b.outlook.trust for b in backends]) / len(backends)
+        if trust < _FULL_TRUST:
+            by_forecast = trust / _FULL_TRUST
+            costs = [
+                by_forecast * cost
+                + (1.0 - by_forecast) * self._outstanding(tracked, backend) / (1.0 + most)
+                for cost, backend in zip(costs, backends, strict=True)
+            ]
         tolerance = self._policy.tie_tolerance
         return lowest(tracked, servers, costs, self._rng, tolerance=tolerance)
+
+    def _outstanding(self, tracked: TrackedRequest, backend: BackendState) -> float:
+        """Sequences in flight there, a cold adapter as so many more."""
+        outstanding = backend.sequences + backend.external_running
+        adapter = backend.adapter_of(tracked.target)
+        if adapter is None or backend.adapters.is_resident(adapter):
+            return outstanding
+        return outstanding + self._policy.cold_adapter_cost + backend.adapters.crowding
 
     def _cost(
         self,

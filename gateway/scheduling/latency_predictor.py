@@ -9,8 +9,9 @@ followed as a bias and a spread (forecast_error.py).
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
-from gateway.scheduling.model import BackendId
+from gateway.scheduling.model import BackendId, Forecast
 from gateway.scheduling.outlook import NEVER, Glance, Outlook
+from gateway.scheduling.pool_timings import PoolTimings
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
 from gateway.scheduling.step_time import StepTimePrior
@@ -20,8 +21,8 @@ _REACHES_ENGINE = 0.6
 """Share of the fixed overhead that passes before the engine's scheduler sees a request."""
 _MOST_INTERFERENCE = 0.8
 """Share of the engine's time that prefills are believed to take at most."""
-_POOL_SAMPLES = 20
-"""Samples after which a server's coefficients count in the prior of a new one."""
+_KNOWN_SAMPLES = 20
+"""Samples after which it is known what a server can never do."""
 _LONGEST_REPORT_S = 2.0
 """Reports of progress further apart than this are not compared: the server was idle between."""
 _OUTLOOK_KEPT_S = 0.5
@@ -33,23 +34,19 @@ class LatencyPredictor:
 
     def __init__(self, *, prior: StepTimePrior) -> None:
         """Start from `prior` for every server."""
-        self._prior = prior
-        self._timings: dict[BackendId, ServerTiming] = {}
+        self._timings = PoolTimings(prior=prior)
 
     def timing(self, backend_id: BackendId) -> ServerTiming:
-        """What is known of the server's speed; a new one starts from the mean of the others."""
-        found = self._timings.get(backend_id)
-        if found is None:
-            found = self._timings[backend_id] = self._new_timing()
-        return found
+        """What is known of the server's speed; of one without samples, the mean of the others."""
+        return self._timings.of(backend_id)
 
     def known_timing(self, backend_id: BackendId) -> ServerTiming | None:
         """What is known of the server's speed, or None: to look does not fix its start."""
-        return self._timings.get(backend_id)
+        return self._timings.find(backend_id)
 
     def forget(self, backend_id: BackendId) -> None:
         """Drop what is known of a server that is gone for good."""
-        self._timings.pop(backend_id, None)
+        self._timings.forget(backend_id)
 
     def predict(self, backend: BackendState, tracked: TrackedRequest, *, now: float) -> Prediction:
         """Predict a request's times on a server, with the request added to what runs there.
@@ -58,7 +55,7 @@ class LatencyPredictor:
         """
         if now >= backend.fresh_until:
             self._look(backend, now)
-        timing = self._timings[backend.id]
+        timing = self._timings.of(backend.id)
         (
             busy,
             base_s,
@@ -75,6 +72,7 @@ class LatencyPredictor:
             tpot_median,
             tpot_p90,
             tpot_steepness,
+            _,
         ) = backend.outlook
         request = tracked.request
         own = backend.uncached_tokens(tracked) if request.prefix_blocks else tracked.prompt_tokens
@@ -123,6 +121,16 @@ class LatencyPredictor:
             ),
         )
 
+    def told(self, backend: BackendState, prediction: Prediction) -> Forecast:
+        """What is told of a prediction: its TPOT drawn towards what comes out there.
+
+        Decisions are made by the prediction: where they do not react, servers drift apart.
+        """
+        timing = self.timing(backend.id)
+        tpot_s = timing.blend.tell_s(prediction.raw_tpot_s)
+        p90_s = tpot_s * timing.told_error.p90_factor
+        return Forecast(prediction.ttft_s, prediction.ttft_p90_s, tpot_s, p90_s)
+
     def glance(self, backend: BackendState, *, now: float) -> Glance:
         """What is to be expected of a server at first sight."""
         if now >= backend.fresh_until:
@@ -132,6 +140,8 @@ class LatencyPredictor:
     def _look(self, backend: BackendState, now: float) -> None:
         """Make the server's outlook and glance anew."""
         timing = self.timing(backend.id)
+        if timing.unknown and not backend.in_flight:
+            timing = self._timings.restarted(backend.id, now=now)
         decode, prefill = timing.decode, timing.prefill
         ttft, tpot = timing.ttft_error, timing.tpot_error
         sequences = backend.decoding + backend.external_running
@@ -156,6 +166,7 @@ class LatencyPredictor:
             tpot.median_factor,
             tpot.p90_factor,
             tpot.steepness,
+            timing.trust,
         )
         stretch = min(stretch, 1.0 + per_token_s * room / base_s)
         ttft_per_token_s = (per_token_s + base_s / room) * ttft.median_factor
@@ -172,11 +183,11 @@ class LatencyPredictor:
 
     def is_known(self, backend_id: BackendId) -> bool:
         """Whether enough was learned of the server to judge what it can never do."""
-        timing = self._timings.get(backend_id)
+        timing = self._timings.find(backend_id)
         return (
             timing is not None
-            and timing.decode.samples >= _POOL_SAMPLES
-            and timing.prefill.samples >= _POOL_SAMPLES
+            and timing.decode.samples >= _KNOWN_SAMPLES
+            and timing.prefill.samples >= _KNOWN_SAMPLES
         )
 
     def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
@@ -208,7 +219,7 @@ class LatencyPredictor:
 
     def chunk_seen(self, backend: BackendState, at: float) -> None:
         """A chunk of any stream of the server arrived: one of its steps ended."""
-        timing = self._timings.get(backend.id)
+        timing = self._timings.find(backend.id)
         if timing is None:
             return
         queue = timing.queue
@@ -227,11 +238,16 @@ class LatencyPredictor:
         """Learn a TTFT; call it after the ledger ended the prefill."""
         backend.fresh_until = NEVER
         timing = self.timing(backend.id)
-        timing.queue.reset(backend.pending_prefill_tokens, now=now)
-        timing.prefilled_tokens += tracked.uncached_tokens
+        self.chunk_seen(backend, now)
+        timing.queue.first_token_seen(
+            backend.pending_prefill_tokens, now=now, room=backend.outlook.room
+        )
         prediction = tracked.prediction
         actual_s = now - tracked.dispatched_at
         if prediction is None or actual_s <= 0.0:
+            return
+        if tracked.dispatched_at < timing.changed_at:
+            _judge_ttft(timing.ttft_error, prediction, actual_s)
             return
         if prediction.cold_adapter:
             timing.learn_adapter_load(actual_s - (prediction.raw_ttft_s - timing.adapter_load_s))
@@ -273,50 +289,49 @@ class LatencyPredictor:
         sequences = backend.decoding + backend.external_running
         context = float(backend.context_tokens + backend.external_context_tokens)
         timing.report = (last_chunk_at, sequences, context)
-        prefilled, timing.prefilled_tokens = timing.prefilled_tokens, 0
+        prefilled = max(0, timing.queue.taken - timing.taken_reported)
+        timing.taken_reported = timing.queue.taken
         if before is None or not streams or tokens < streams:
             return
         span_s = last_chunk_at - before[0]
         if not 0.0 < span_s < _LONGEST_REPORT_S:
             return
         steps = tokens / streams
-        step_s = span_s / steps
-        prefill_s = timing.prefill.per_token_s * prefilled / steps
-        timing.decode.learn(
+        timing.learn_steps(
             sequences=(sequences + before[1]) / 2,
             context_tokens=(context + before[2]) / 2,
-            step_s=max(0.3 * step_s, step_s - prefill_s),
+            step_s=span_s / steps,
+            prefill_tokens=prefilled / steps,
+            at=last_chunk_at,
         )
 
     def finished(self, backend: BackendState, tracked: TrackedRequest, tpot_s: float) -> None:
         """Learn the TPOT of a complete answer, > 0."""
-        prediction = tracked.prediction
-        if prediction is not None:
-            backend.fresh_until = NEVER
-            self.timing(backend.id).tpot_error.learn(
-                raw_s=prediction.raw_tpot_s,
-                forecast_s=prediction.tpot_s,
-                p90_s=prediction.tpot_p90_s,
-                actual_s=tpot_s,
-            )
+        prediction, told = tracked.prediction, tracked.told
+        if prediction is None or told is None:
+            return
+        backend.fresh_until = NEVER
+        timing = self.timing(backend.id)
+        if tracked.dispatched_at < timing.changed_at:
+            timing.told_error.judge(forecast_s=told.tpot_s, p90_s=told.tpot_p90_s, actual_s=tpot_s)
+            return
+        timing.tpot_error.learn(
+            raw_s=prediction.raw_tpot_s,
+            forecast_s=prediction.tpot_s,
+            p90_s=prediction.tpot_p90_s,
+            actual_s=tpot_s,
+        )
+        timing.told_error.learn(
+            raw_s=told.tpot_s,
+            forecast_s=told.tpot_s,
+            p90_s=told.tpot_p90_s,
+            actual_s=tpot_s,
+        )
+        timing.blend.learn(raw_s=prediction.raw_tpot_s, actual_s=tpot_s)
 
-    def _new_timing(self) -> ServerTiming:
-        prior = self._prior
-        decode = (prior.step_s, prior.per_sequence_s, prior.per_context_token_s)
-        prefill = (prior.overhead_s, prior.per_prefill_token_s)
-        known = [t for t in self._timings.values() if t.decode.samples >= _POOL_SAMPLES]
-        if known:
-            rows = [t.decode.coefficients() for t in known]
-            decode = (
-                sum(row[0] for row in rows) / len(rows),
-                sum(row[1] for row in rows) / len(rows),
-                sum(row[2] for row in rows) / len(rows),
-            )
-            prefill = (
-                sum(t.prefill.overhead_s for t in known) / len(known),
-                sum(t.prefill.per_token_s for t in known) / len(known),
-            )
-        return ServerTiming(decode=decode, prefill=prefill, prior=prior)
+
+def _judge_ttft(error: ForecastError, prediction: Prediction, actual_s: float) -> None:
+    error.judge(forecast_s=prediction.ttft_s, p90_s=prediction.ttft_p90_s, actual_s=actual_s)
 
 
 def _learn_ttft(error: ForecastError, prediction: Prediction, actual_s: float) -> None:

@@ -14,6 +14,7 @@ class Outlook(NamedTuple):
         stretch: by how much prefills lengthen the steps, at most by `most_interference_s` each.
         ttft_median, ttft_p90, tpot_median, tpot_p90: factors on raw forecasts.
         ttft_steepness, tpot_steepness: of the distributions around them; see miss_risk.py.
+        trust: how far decisions should go by these forecasts, 0 to 1.
     """
 
     busy: bool
@@ -31,6 +32,7 @@ class Outlook(NamedTuple):
     tpot_median: float
     tpot_p90: float
     tpot_steepness: float
+    trust: float
 
 
 class Glance(NamedTuple):
@@ -64,6 +66,7 @@ NO_OUTLOOK = Outlook(
     tpot_median=1.0,
     tpot_p90=1.0,
     tpot_steepness=1.0,
+    trust=1.0,
 )
 NO_GLANCE = Glance(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 NEVER = float("-inf")

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from gateway.scheduling.model import Forecast
-
 
 class Prediction(NamedTuple):
     """A forecast and what it was made from, kept so that its outcome can be learned.
@@ -34,7 +32,3 @@ class Prediction(NamedTuple):
     cold_adapter: bool
     ttft_steepness: float
     tpot_steepness: float
-
-    def forecast(self) -> Forecast:
-        """The part that is told to others."""
-        return Forecast(self.ttft_s, self.ttft_p90_s, self.tpot_s, self.tpot_p90_s)

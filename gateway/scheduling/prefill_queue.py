@@ -29,15 +29,17 @@ class PrefillQueue:
         step_began_at: when the step under way began.
         in_step: prefill tokens the engine knew of then, those beyond the step's room included.
         after: tokens that came since.
+        taken: tokens prefilled so far.
     """
 
-    __slots__ = ("after", "in_step", "step_began_at")
+    __slots__ = ("after", "in_step", "step_began_at", "taken")
 
     def __init__(self) -> None:
         """Start idle."""
         self.step_began_at = 0.0
         self.in_step = 0
         self.after = 0
+        self.taken = 0
 
     def add(self, tokens: int, *, now: float, busy: bool) -> None:
         """A request was dispatched; an idle engine begins a step with it at once."""
@@ -54,10 +56,17 @@ class PrefillQueue:
         self.after -= after
         self.in_step = max(0, self.in_step - (tokens - after))
 
-    def reset(self, pending_tokens: int, *, now: float) -> None:
-        """A first token arrived: a step ended, and this much is known to be left."""
+    def first_token_seen(self, unfinished_tokens: int, *, now: float, room: int) -> None:
+        """A step ended `now` and finished a prompt; call chunk_seen before.
+
+        Of the prompts still without a first token, `unfinished_tokens` together, at most a step's
+        `room` can have been prefilled in part, since the engine goes first come first served.
+        """
+        pending = self.in_step + self.after
+        left = max(unfinished_tokens - room, min(pending, unfinished_tokens))
+        self.taken += pending - left
         self.step_began_at = now
-        self.in_step = pending_tokens
+        self.in_step = left
         self.after = 0
 
     def chunk_seen(self, at: float, *, base_s: float, per_token_s: float, room: int) -> None:
@@ -80,6 +89,7 @@ class PrefillQueue:
             began_at += step_s
             self.in_step += self.after - tokens
             self.after = 0
+            self.taken += tokens
         self.step_began_at = at
 
     def ahead_of(

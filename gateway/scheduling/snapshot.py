@@ -43,8 +43,9 @@ class BackendSnapshot:
 
     `saturation` is the share in use of what is scarcest there, see `Capacity.saturation`.
     `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
-    `failures` counts failed attempts by kind. `step_costs` is None until a first forecast was made
-    for the server.
+    `failures` counts failed attempts by kind. `forecast_trust` is how far the choice of a server
+    goes by its forecasts, 0 (it goes by what is outstanding) to 1. `step_costs` is None until a
+    first forecast was made for the server.
     """
 
     backend_id: BackendId
@@ -73,6 +74,7 @@ class BackendSnapshot:
     report_age_s: float | None
     ttft_forecasts: ForecastQuality
     tpot_forecasts: ForecastQuality
+    forecast_trust: float
     step_costs: StepCosts | None
 
 

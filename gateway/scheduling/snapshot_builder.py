@@ -111,7 +111,8 @@ def _backend(
         reported_kv_usage=backend.load.kv_usage,
         report_age_s=None if backend.load_taken_at is None else now - backend.load_taken_at,
         ttft_forecasts=_quality(timing.ttft_error if timing else None),
-        tpot_forecasts=_quality(timing.tpot_error if timing else None),
+        tpot_forecasts=_quality(timing.told_error if timing else None),
+        forecast_trust=timing.trust if timing else 0.0,
         step_costs=_step_costs(timing) if timing else None,
     )
 

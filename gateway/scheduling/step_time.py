@@ -103,6 +103,14 @@ class DecodeFit:
         self.per_context_token_s = p2 * _clamped(1.0 + d2)
         self.samples += 1
 
+    def rescale(self, factor: float) -> None:
+        """The server has become slower by `factor`: start anew from coefficients that are."""
+        self.step_s *= factor
+        self.per_sequence_s *= factor
+        self.per_context_token_s *= factor
+        self._prior = self.coefficients()
+        self._moments = [0.0] * 9
+
     def _solve(self) -> tuple[float, float, float]:
         """Cholesky solution of the ridged normal equations; always well conditioned."""
         a00, a01, a02, a11, a12, a22, b0, b1, b2 = self._moments
@@ -141,6 +149,16 @@ class PrefillFit:
         self._moments = [0.0] * 5
         self.overhead_s, self.per_token_s = prior
         self.samples = 0
+
+    def coefficients(self) -> tuple[float, float]:
+        """(overhead, c3)."""
+        return (self.overhead_s, self.per_token_s)
+
+    def rescale(self, factor: float) -> None:
+        """The engine has become slower by `factor`, its overhead has not: start anew."""
+        self.per_token_s *= factor
+        self._prior = self.coefficients()
+        self._moments = [0.0] * 5
 
     def learn(self, *, tokens: float, seconds: float, measured_s: float) -> None:
         """Take in one first token.

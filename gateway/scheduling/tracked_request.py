@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from gateway.scheduling.model import (
     BackendId,
+    Forecast,
     InferenceRequest,
     LLMService,
     RequestPhase,
@@ -48,7 +49,7 @@ class TrackedRequest:
         block_tokens: tokens in each of the request's prefix blocks.
         expected_output_tokens: estimate for the whole answer, all choices together.
         output_tokens: tokens so far, all choices together.
-        prediction: times forecast at its last dispatch.
+        prediction: times forecast at its last dispatch; `told` is what others are told of it.
         late_at: when it can no longer meet its objective; `late` once that was noticed.
         counted: whether its outcome is in its service's adherence.
         impossible: whether no idle server could meet its objective; its misses burn nothing.
@@ -90,6 +91,7 @@ class TrackedRequest:
         "stay",
         "sub_flow",
         "target",
+        "told",
         "tpot_bound_s",
         "tried",
         "ttft_bound_s",
@@ -118,6 +120,7 @@ class TrackedRequest:
         self.backend_id: BackendId | None = None
         self.adapter: str | None = None
         self.prediction: Prediction | None = None
+        self.told: Forecast | None = None
         self.dispatched_at = arrived_at
         self.first_token_at: float | None = None
         self.prompt_tokens = 0

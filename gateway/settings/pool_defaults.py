@@ -42,7 +42,8 @@ class PoolBasics(BaseModel):
         _QUEUE.max_non_critical_requests, description="Non-Critical requests that may wait"
     )
     queue_timeout: Duration = Field(
-        _QUEUE.timeout_s, description="longest wait in the queue, unless the service has its own max_queue_wait"
+        _QUEUE.timeout_s,
+        description="longest wait in the queue, unless the service has its own max_queue_wait",
     )
     retry_max_attempts: CountFromOne = Field(
         _RETRY.max_attempts, description="servers tried for one request, the first included"

@@ -276,6 +276,11 @@ BACKEND_TPOT_SAMPLES = _counter(
     "TPOTs that forecasts were compared with.",
     *_BACKEND,
 )
+BACKEND_TRUST = _gauge(
+    "llm_gateway_backend_forecast_trust_ratio",
+    "How far the choice of a server goes by its forecasts: 1 fully, 0 by what is outstanding.",
+    *_BACKEND,
+)
 
 # -- servers that come and go -----------------------------------------------------------------
 
@@ -345,6 +350,7 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         (
             *(BACKEND_TTFT_ERROR, BACKEND_TTFT_COVERAGE, BACKEND_TTFT_SAMPLES),
             *(BACKEND_TPOT_ERROR, BACKEND_TPOT_COVERAGE, BACKEND_TPOT_SAMPLES),
+            BACKEND_TRUST,
         ),
     ),
     ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),

@@ -122,4 +122,5 @@ _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | 
     (definitions.BACKEND_TPOT_ERROR, lambda server: server.tpot_forecasts.relative_error),
     (definitions.BACKEND_TPOT_COVERAGE, lambda server: server.tpot_forecasts.p90_coverage),
     (definitions.BACKEND_TPOT_SAMPLES, lambda server: server.tpot_forecasts.samples),
+    (definitions.BACKEND_TRUST, lambda server: server.forecast_trust),
 )

@@ -1,12 +1,13 @@
 from gateway.scheduling.backend_picker import Candidate, Choice
 from gateway.scheduling.capacity import ClosedReason, OpenServer
 from gateway.scheduling.explanations import Explanations
-from gateway.scheduling.model import BackendId, RequestId
+from gateway.scheduling.model import BackendId, Forecast, RequestId
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import make_backend, make_prediction, make_tracked
 
 A, B = make_backend("a"), make_backend("b")
 PREDICTION = make_prediction()
+TOLD = Forecast(0.5, 0.7, 0.02, 0.03)
 SERVER = OpenServer(A, PREDICTION)
 ONLY_A = Choice(SERVER, [SERVER], [2.0], None)
 
@@ -14,6 +15,7 @@ ONLY_A = Choice(SERVER, [SERVER], [2.0], None)
 def dispatched(request_id: str, *, attempt: int = 1) -> TrackedRequest:
     tracked = make_tracked(request_id, arrived_at=1.0)
     tracked.prediction = PREDICTION
+    tracked.told = TOLD
     tracked.backend_id = BackendId("a")
     tracked.attempts = attempt
     return tracked
@@ -26,7 +28,7 @@ def test_an_explanation_tells_what_was_compared_and_what_was_closed() -> None:
     assert found is not None
     assert (found.decided_at, found.waited_s, found.attempt) == (3.5, 2.5, 1)
     assert (found.service, found.target, found.adapter) == ("chat", "base", None)
-    assert (found.chosen, found.forecast) == ("a", PREDICTION.forecast())
+    assert (found.chosen, found.forecast) == ("a", TOLD)
     assert found.candidates == (Candidate(A.id, 2.0, 0.5, 0.02, "base model"),)
     assert found.closed == ((B.id, ClosedReason.FULL),)
 

@@ -209,3 +209,45 @@ def test_a_draw_of_latency_shows_what_was_compared() -> None:
     ]
     (base,) = picker.pick(objective_request(), servers[:1], now=0.0).candidates
     assert base.reason == "base model"
+
+
+def doubted(name: str, sequences: int, *adapters: str, trust: float, ttft_s: float) -> OpenServer:
+    """A server with so much in flight, whose forecasts deserve so much trust."""
+    backend = loaded(name, sequences, *adapters)
+    backend.outlook = backend.outlook._replace(trust=trust)
+    return OpenServer(backend, forecast_there(backend, ttft_s=ttft_s))
+
+
+def test_forecasts_that_nobody_trusts_give_way_to_the_least_outstanding() -> None:
+    def choice(trust: float) -> str:
+        return chosen(
+            objective_request(),
+            doubted("promising", 9, trust=trust, ttft_s=0.1),
+            doubted("idle", 1, trust=trust, ttft_s=0.6),
+        )
+
+    assert [choice(trust) for trust in (0.0, 0.2, 0.8, 1.0)] == [
+        "idle",
+        "idle",
+        "promising",
+        "promising",
+    ]
+
+
+def test_one_server_in_doubt_does_not_change_how_a_pool_is_used() -> None:
+    known = [doubted(f"busy{n}", 9, trust=1.0, ttft_s=0.1) for n in range(7)]
+    new = doubted("new", 1, trust=0.0, ttft_s=0.6)
+    picker = LatencyPicker(policy=PickerPolicy(), rng=Random(1))
+    names = {picker.pick(objective_request(), [*known, new], now=0.0).server.backend.id}
+    assert "new" not in names
+
+
+def test_without_trust_the_holder_of_the_adapter_is_preferred_until_it_has_much_more() -> None:
+    def choice(more: int) -> str:
+        return chosen(
+            objective_request(target="lora-a"),
+            doubted("holder", 4 + more, "lora-a", trust=0.0, ttft_s=0.5),
+            doubted("cold", 4, trust=0.0, ttft_s=0.1),
+        )
+
+    assert (choice(7), choice(9)) == ("holder", "cold")

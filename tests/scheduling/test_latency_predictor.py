@@ -181,7 +181,7 @@ def test_prefills_between_reports_are_not_taken_for_slow_decoding() -> None:
         for server in (calm, disturbed):
             prefilled_s = 0.0
             if server is disturbed:  # 2,000 tokens between two reports, 40 us each
-                server.predictor.timing(server.backend.id).prefilled_tokens = 2_000
+                server.predictor.timing(server.backend.id).queue.taken += 2_000
                 prefilled_s = 0.08
             server.predictor.progressed(
                 server.backend,
@@ -233,9 +233,13 @@ def test_paces_of_whole_answers_correct_the_forecast() -> None:
     for _ in range(200):
         tracked = make_tracked("done")
         tracked.prediction = forecast(server)
+        tracked.told = server.predictor.told(server.backend, tracked.prediction)
         server.predictor.finished(server.backend, tracked, 1.5 * tracked.prediction.raw_tpot_s)
     corrected = forecast(server)
     assert corrected.tpot_s == pytest.approx(1.5 * corrected.raw_tpot_s, rel=0.05)
+    told = server.predictor.told(server.backend, corrected)
+    assert told.tpot_s == pytest.approx(corrected.tpot_s, rel=0.05)
+    assert told.tpot_p90_s > told.tpot_s
 
 
 def test_without_a_forecast_nothing_is_learned_of_its_error() -> None:
@@ -263,14 +267,57 @@ def test_a_new_server_starts_from_the_mean_of_its_pool() -> None:
                 backend, streams=8, tokens=8 * 0.25 / step_s, last_chunk_at=number / 4
             )
     new = ledger.join(BackendId("new"), serving())
-    new.decoding = 8
+    predictor.glance(new, now=30.0)
     assert predictor.timing(new.id).decode.predict(8, 0) == pytest.approx(0.07, rel=0.1)
 
 
 def test_a_server_of_few_samples_tells_a_new_one_nothing() -> None:
     server = Server(decoding=8)
-    teach_pace(server, step_s=0.08, reports=15)
-    assert server.predictor.timing(BackendId("new")).decode.step_s == StepTimePrior().step_s
+    teach_pace(server, step_s=0.08, reports=4)
+    new = server.ledger.join(BackendId("new"), serving())
+    server.predictor.glance(new, now=30.0)
+    assert server.predictor.timing(new.id).decode.step_s == StepTimePrior().step_s
+
+
+def test_an_idle_server_without_samples_is_believed_to_be_like_the_others_by_now() -> None:
+    server = Server(decoding=8)
+    new = server.ledger.join(BackendId("new"), serving())
+    server.predictor.glance(new, now=0.0)
+    teach_pace(server, step_s=0.08, reports=40)
+    known_s = server.predictor.timing(server.backend.id).decode.predict(8, 4_000)
+    server.predictor.glance(new, now=30.0)
+    assert server.predictor.timing(new.id).decode.predict(8, 4_000) == pytest.approx(known_s)
+    teach_pace(server, step_s=0.04, reports=40)
+    server.predictor.glance(new, now=30.5)  # not more often than once a second
+    assert server.predictor.timing(new.id).decode.predict(8, 4_000) == pytest.approx(known_s)
+
+
+# -- a change of speed ------------------------------------------------------------------------
+
+
+def test_a_server_of_half_the_speed_is_followed_within_seconds() -> None:
+    server = Server(decoding=8)
+    teach_pace(server, step_s=0.02, reports=200)
+    teach_pace(server, step_s=0.04, reports=12)
+    timing = server.predictor.timing(server.backend.id)
+    assert timing.decode.predict(8, 4_000) == pytest.approx(0.04, rel=0.05)
+    assert timing.changed_at > 0.0
+
+
+def test_what_was_forecast_before_a_change_of_speed_teaches_nothing() -> None:
+    server = Server(decoding=8)
+    teach_pace(server, step_s=0.02, reports=200)
+    tracked = make_tracked("before")
+    tracked.prediction = prediction = forecast(server)
+    tracked.told = told = server.predictor.told(server.backend, prediction)
+    teach_pace(server, step_s=0.04, reports=12)
+    timing = server.predictor.timing(server.backend.id)
+    biases = timing.ttft_error.bias, timing.tpot_error.bias
+    server.predictor.first_token(server.backend, tracked, now=2 * prediction.ttft_s)
+    server.predictor.finished(server.backend, tracked, 2 * told.tpot_s)
+    assert (timing.ttft_error.bias, timing.tpot_error.bias) == biases
+    assert timing.told_error.relative == pytest.approx(0.5)
+    assert timing.ttft_error.relative == pytest.approx(0.5)
 
 
 def test_a_server_is_known_once_its_steps_and_its_first_tokens_are() -> None:

@@ -131,12 +131,19 @@ def test_a_chunk_of_the_step_before_takes_nothing_off() -> None:
         assert (queue.step_began_at, queue.in_step, queue.after) == (1.0, 50, 0)
 
 
-def test_a_first_token_corrects_what_is_left() -> None:
+@pytest.mark.parametrize(
+    ("unfinished", "left"),
+    [(920, 900), (1_500, 1_400), (500, 500), (70, 70)],
+)
+def test_a_first_token_corrects_what_is_left(unfinished: int, left: int) -> None:
+    """At most a step's room of the prompts without a first token can have been prefilled."""
     queue = PrefillQueue()
     queue.add(500, now=0.0, busy=False)
     queue.add(500, now=0.001, busy=True)
-    queue.reset(70, now=0.02)
-    assert ahead_of(queue, 30, now=0.02) == (0.0, 2, 100)
+    chunk_seen(queue, 0.02)
+    queue.first_token_seen(unfinished, now=0.02, room=ROOM)
+    assert (queue.in_step, queue.after, queue.step_began_at) == (left, 0, 0.02)
+    assert queue.taken == 1_000 - left
 
 
 def test_a_request_that_leaves_takes_its_prefill_along() -> None:

@@ -96,13 +96,14 @@ async def test_a_request_that_expired_in_the_queue_is_recorded_with_the_reason()
 
 
 async def test_a_request_that_every_server_failed_is_recorded_with_the_last_failure() -> None:
-    async def hang_up(peer: Peer) -> None:
+    async def send_garbage(peer: Peer) -> None:
         await peer.request()
+        await peer.send(b"SSH-2.0\r\n")
 
-    async with gateway(RawServer(hang_up), RawServer(hang_up)) as rig:
+    async with gateway(RawServer(send_garbage), RawServer(send_garbage)) as rig:
         record = await record_of(rig, chat())
         assert (record.outcome, record.status) == (Outcome.FAILED, 502)
-        assert record.reason is FailureKind.RESET
+        assert record.reason is FailureKind.PROTOCOL
         assert record.attempts == 2
 
 

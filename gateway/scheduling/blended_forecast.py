@@ -1,0 +1,63 @@
+"""A forecast drawn towards the mean of what came out, as far as its variation meant little.
+
+What a request will meet depends on arrivals to come, so that a forecast from the present state
+reacts more than the outcome does. How much of a deviation of the forecast from its own mean comes
+true is learned as the slope of a regression of log(actual) on log(forecast), between 0 and 1.
+"""
+
+from math import exp, log
+
+_MEMORY_SAMPLES = 200.0
+_PRIOR = 0.5
+"""Sum of squares, of logarithms, that the prior slope of 1 counts for: fifty samples of 10 %."""
+
+_SURE_AFTER_CHANGE = 10.0
+"""Samples that the means count for after a change of speed."""
+
+
+class BlendedForecast:
+    """Follows means, variance and covariance of the logarithms over about two hundred samples."""
+
+    __slots__ = ("_covariance", "_mean_actual", "_mean_raw", "_samples", "_variance")
+
+    def __init__(self) -> None:
+        """Start with what is forecast."""
+        self._samples = 0.0
+        self._mean_raw = 0.0
+        self._mean_actual = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
+
+    @property
+    def slope(self) -> float:
+        """The share of a deviation from the mean forecast that is believed, 0 to 1."""
+        prior = _PRIOR / (1.0 + self._samples)
+        slope = (self._covariance + prior) / (self._variance + prior)
+        return min(1.0, max(0.0, slope))
+
+    def tell_s(self, raw_s: float) -> float:
+        """What is to be expected where `raw_s`, > 0, is forecast."""
+        if not self._samples:
+            return raw_s
+        return exp(self._mean_actual + self.slope * (log(raw_s) - self._mean_raw))
+
+    def learn(self, *, raw_s: float, actual_s: float) -> None:
+        """Take in one outcome; both times > 0."""
+        self._samples = min(self._samples + 1.0, _MEMORY_SAMPLES)
+        weight = 1.0 / self._samples
+        raw = log(raw_s) - self._mean_raw
+        actual = log(actual_s) - self._mean_actual
+        self._mean_raw += weight * raw
+        self._mean_actual += weight * actual
+        self._variance += weight * ((1.0 - weight) * raw * raw - self._variance)
+        self._covariance += weight * ((1.0 - weight) * raw * actual - self._covariance)
+
+    def rescale(self, factor: float) -> None:
+        """The server has become slower by `factor`: forecasts and outcomes follow.
+
+        How they vary around their means has to be learned anew.
+        """
+        self._mean_raw += log(factor)
+        self._mean_actual += log(factor)
+        self._samples = min(self._samples, _SURE_AFTER_CHANGE)
+        self._variance = self._covariance = 0.0

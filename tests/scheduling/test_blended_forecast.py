@@ -1,0 +1,43 @@
+from random import Random
+
+import pytest
+
+from gateway.scheduling.blended_forecast import BlendedForecast
+
+
+def taught(*, slope: float, noise: float = 0.02, samples: int = 600) -> BlendedForecast:
+    """Outcomes of 30 ms that follow a share of the forecasts' deviations from 20 ms."""
+    blend, rng = BlendedForecast(), Random(1)
+    for _ in range(samples):
+        deviation = rng.lognormvariate(0.0, 0.2)
+        actual_s = 0.03 * deviation**slope * rng.lognormvariate(0.0, noise)
+        blend.learn(raw_s=0.02 * deviation, actual_s=actual_s)
+    return blend
+
+
+def test_at_first_the_forecast_is_told() -> None:
+    assert BlendedForecast().tell_s(0.02) == 0.02
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.5, 1.0])
+def test_a_deviation_is_believed_as_far_as_it_came_true(slope: float) -> None:
+    blend = taught(slope=slope)
+    assert blend.slope == pytest.approx(slope, abs=0.1)
+    assert blend.tell_s(0.02) == pytest.approx(0.03, rel=0.03)
+    assert blend.tell_s(0.03) == pytest.approx(0.03 * 1.5**slope, rel=0.06)
+
+
+@pytest.mark.parametrize(("slope", "told"), [(-0.5, 0.0), (3.0, 1.0)])
+def test_a_forecast_is_never_turned_round_nor_exaggerated(slope: float, told: float) -> None:
+    assert taught(slope=slope).slope == told
+
+
+def test_few_samples_leave_the_slope_near_one() -> None:
+    assert taught(slope=0.0, samples=5).slope > 0.6
+
+
+def test_a_change_of_speed_moves_what_is_told() -> None:
+    blend = taught(slope=0.2)
+    blend.rescale(2.0)
+    assert blend.tell_s(0.04) == pytest.approx(0.06, rel=0.03)
+    assert blend.slope == 1.0
