@@ -90,8 +90,8 @@ class AnswerSoFar:
         self._prompt_ids: list[int] | None = None
         self._ids: list[int] = []
         self._unsaid: list[int] = []
-        self._done = False
         self._usage_told = False
+        self._done = False
         self._between_events = True
 
     @property
@@ -168,7 +168,7 @@ class AnswerSoFar:
         return b"" if self._between_events else b"\n"
 
     def note_done(self) -> None:
-        """The stream said [DONE]."""
+        """The client has [DONE]."""
         self._done = True
 
     def take_first(self, event: StreamEvent) -> None:

@@ -43,11 +43,17 @@ class ObservedStream:
         if line.startswith(b"data:"):
             payload = line[5:].strip()
             if payload == b"[DONE]":
+                # A server that ends without a reason has left off.
+                self._broken = not self._answer.finished
+                if self._broken:
+                    return b""
                 self._answer.note_done()
             else:
                 event = _decoded(payload, self._answer)
                 if event is not None and event.error is not None:
-                    self._broken = not _is_of_client(event.error)
+                    # An error of the request itself is its answer.
+                    self._answer.finished = _is_of_client(event.error)
+                    self._broken = not self._answer.finished
                     return b"" if self._broken else line
                 if event is not None:
                     self._answer.take_first(event)
@@ -79,6 +85,8 @@ class ResumedStream:
             return b""
         payload = line[5:].strip()
         if payload == b"[DONE]":
+            if not self._answer.finished:
+                return b""
             self._answer.note_done()
             return self._as_event(b"data: [DONE]\n\n")
         event = _decoded(payload, self._answer)

@@ -274,6 +274,38 @@ def test_an_answer_that_lacks_only_its_end_is_ended_here() -> None:
     assert ended[2] == "[DONE]"
 
 
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_an_answer_that_broke_between_its_last_text_and_its_end_is_ended_here(
+    wants_usage: bool,  # noqa: FBT001
+) -> None:
+    options = {"include_usage": wants_usage}
+    answer = AnswerSoFar(chat=True, body=members(stream_options=options, max_tokens=9))
+    last = b'{"choices":[{"delta":{"content":"b"},"finish_reason":"stop","token_ids":[2]}]}'
+    ObservedStream(answer).feed(b"".join(pieces(("a", [1]))) + b"data: %b\n" % last)
+    answer.broke()
+    assert answer.resumed_request(100) is None
+    ending = answer.ending(100) or b""
+    assert ending.startswith(b"\ndata: ")
+    assert [e["usage"]["total_tokens"] for e in events(ending)[:-1]] == [4] * wants_usage
+    assert events(ending)[-1] == "[DONE]"
+
+
+def test_nothing_is_missing_when_only_the_connection_broke() -> None:
+    answer = AnswerSoFar(chat=True, body=members(max_tokens=12))
+    ObservedStream(answer).feed(CHAT)
+    answer.broke()
+    assert answer.ending(100) == b""
+
+
+def test_an_end_without_a_reason_is_a_break() -> None:
+    answer = AnswerSoFar(chat=True, body=members(max_tokens=9))
+    assert b"DONE" not in ObservedStream(answer).feed(
+        b"".join(pieces(("a", [1]))) + b"data: [DONE]\n\n"
+    )
+    answer.broke()
+    assert ResumedStream(answer).feed(b"data: [DONE]\n\n") == b""
+
+
 def test_an_answer_that_is_not_complete_has_no_end() -> None:
     assert broken_after(("a", [1]), max_tokens=5).ending(100) is None
 
