@@ -225,4 +225,4 @@ class Attempts:
             stream_change=self._forwarded.stream_change(),
             resumes=self._forwarded.resumes,
         )
-        return Relay(channel=self._channel, lease=self._lease, clock=self._clock, plan=plan)
+        return Relay(channel=self._channel, lease=self._lease, plan=plan)

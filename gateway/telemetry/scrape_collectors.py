@@ -1,12 +1,19 @@
 """Metrics that are read off the gateway's state when a scrape asks, and cost nothing before."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot, ServiceSnapshot
 from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry.histogram import BucketCounts
 from gateway.telemetry.metric_definitions import MetricDefinition, MetricKind
 
 _Samples = Sequence[tuple[tuple[str, ...], float | None]]
@@ -64,6 +71,24 @@ class SchedulerCollector(Collector):
             )
 
 
+class LoopLagCollector(Collector):
+    """How late the event loop was."""
+
+    def __init__(self) -> None:
+        """Start without measurements."""
+        self._lag = BucketCounts(definitions.LOOP_LAG.buckets)
+
+    def observe(self, late_s: float) -> None:
+        """Take in one measurement."""
+        self._lag.observe(late_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell how they are distributed."""
+        family = HistogramMetricFamily(definitions.LOOP_LAG.name, definitions.LOOP_LAG.meaning)
+        family.add_metric((), self._lag.cumulative(), self._lag.sum)
+        yield family
+
+
 class LostLinesCollector(Collector):
     """Lines that outputs could not write."""
 
@@ -75,6 +100,39 @@ class LostLinesCollector(Collector):
         """Ask each output."""
         samples = [((output,), lost()) for output, lost in self._lost_lines.items()]
         yield family_of(definitions.LOST_LINES, samples)
+
+
+class _Connections(Protocol):
+    """What is asked of a listener's connections."""
+
+    @property
+    def counts(self) -> Mapping[Any, int]:
+        """Those that were cut, by reason."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class ConnectionsCollector(Collector):
+    """Connections of the listeners."""
+
+    def __init__(self, clients: _Connections, administrators: _Connections) -> None:
+        """Take the connections of both listeners."""
+        self._listeners = (("clients", clients), ("administration", administrators))
+
+    def collect(self) -> Iterator[Metric]:
+        """Count what is open, and tell what was cut."""
+        yield family_of(
+            definitions.CONNECTIONS, [((name,), len(each)) for name, each in self._listeners]
+        )
+        yield family_of(
+            definitions.CUT_CONNECTIONS,
+            [
+                ((name, str(reason)), count)
+                for name, each in self._listeners
+                for reason, count in each.counts.items()
+            ],
+        )
 
 
 def family_of(definition: MetricDefinition, samples: _Samples) -> Metric:
@@ -97,11 +155,15 @@ _OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], 
 _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | None]], ...] = (
     (definitions.SERVICE_ATTAINMENT, lambda service: service.attainment),
     (definitions.SERVICE_BURN, lambda service: service.burn),
+    (definitions.SERVICE_TARGET, lambda service: service.target),
+    (definitions.SERVICE_JUDGED, lambda service: service.judged_total),
+    (definitions.SERVICE_MISSED, lambda service: service.missed_total),
     (definitions.SERVICE_IN_FLIGHT, lambda service: service.in_flight),
     (definitions.SERVICE_EXPECTED_MISSES, lambda service: service.expected_misses),
 )
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
     (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
+    (definitions.BACKEND_SATURATION, lambda server: server.saturation),
     (definitions.BACKEND_FULL, lambda server: server.full),
     (definitions.BACKEND_EJECTED, lambda server: server.ejected),
     (definitions.BACKEND_EJECTIONS, lambda server: server.ejections),
