@@ -189,4 +189,4 @@ class Attempts:
             expects_finish=facts.expects_finish,
             hides_usage=self._forwarded.hides_usage,
         )
-        return Relay(channel=self._channel, lease=self._lease, clock=self._clock, plan=plan)
+        return Relay(channel=self._channel, lease=self._lease, plan=plan)

@@ -7,7 +7,6 @@ client's transport: no task, queue, timer or parsing beyond the scanner's marks 
 import math
 from typing import NamedTuple, Protocol
 
-from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import FailureKind
@@ -76,14 +75,12 @@ class Relay:
     error event) is held back, so that another server can be tried; `release` sends it after all.
     """
 
-    def __init__(
-        self, *, channel: ClientChannel, lease: Lease, clock: Clock, plan: ResponsePlan
-    ) -> None:
+    def __init__(self, *, channel: ClientChannel, lease: Lease, plan: ResponsePlan) -> None:
         self._channel = channel
         self._lease = lease
-        self._clock = clock
         self._plan = plan
         self._head: ResponseHead | None = None
+        self._flow: ReadFlow | None = None
         self._stream: SseScanner | None = None
         self._answer: JsonAnswerScanner | None = None
         self._changes: list[BodyChange] = []
@@ -150,6 +147,7 @@ class Relay:
         elif content_type.startswith(b"application/json"):
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
+        self._flow = flow
         self._channel.feed_from(flow)
 
     def body_received(self, data: bytes, *, last: bool) -> None:
@@ -158,7 +156,8 @@ class Relay:
         stream = self._stream
         if stream is not None:
             stream.feed(data)
-            now = self._clock()
+            assert self._flow is not None
+            now = self._flow.last_data_at
             if stream.first_token and self.first_token_at is None:
                 self.first_token_at = now
                 self._lease.first_token()

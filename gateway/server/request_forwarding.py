@@ -11,8 +11,13 @@ from gateway.wire.http_headers import request_headers_to_forward
 from gateway.wire.openai_request import ParsedRequest, RequestKind, rewrite_body
 
 _TARGET = re.compile(r"/v1(?:/[A-Za-z0-9_.-]+)+\Z")
+_USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 _NEVER_PROXIED = frozenset({"load_lora_adapter", "unload_lora_adapter"})
 """They change one server behind the scheduler's back, for everybody."""
+_NOT_FOR_SERVERS = frozenset({b"accept-encoding", b"origin"})
+"""The gateway must be able to read the answer: servers may not compress it. And whether browsers
+may call is not for the server to say, so it need not know who they are."""
+_NOT_WITH_ANOTHER_BODY = _NOT_FOR_SERVERS | {b"content-encoding"}
 
 
 def is_proxied_path(path: str) -> bool:
@@ -21,12 +26,14 @@ def is_proxied_path(path: str) -> bool:
     Percent-encoding, empty segments and dots are refused, so that a server cannot read another
     path in it than the one that was checked here.
     """
+    if path in _USUAL_PATHS:
+        return True
     return _TARGET.match(path) is not None and not {".", ".."} & set(path.split("/"))
 
 
 def is_administrative(path: str) -> bool:
     """Whether a path loads or unloads adapters."""
-    return path.rsplit("/", 1)[-1].lower() in _NEVER_PROXIED
+    return path not in _USUAL_PATHS and path.rsplit("/", 1)[-1].lower() in _NEVER_PROXIED
 
 
 class ForwardedRequest:
@@ -74,20 +81,16 @@ class ForwardedRequest:
         )
         passed_on = changed is self._parsed.body
         body = self._body.received if passed_on else changed
-        # The gateway must be able to read the answer: servers may not compress it. And whether
-        # browsers may call is not for the server to say, so it need not know who they are.
-        dropped = {b"accept-encoding", b"origin"}
-        if not passed_on:
-            dropped.add(b"content-encoding")
+        dropped = _NOT_FOR_SERVERS if passed_on else _NOT_WITH_ANOTHER_BODY
         headers = request_headers_to_forward(
             self._request.raw_headers,
             host=authority,
             request_id=self._request_id,
             policy=options.forwarding,
         )
-        lines = [b"%b: %b\r\n" % header for header in headers if header[0] not in dropped]
+        lines = [b"%b: %b" % header for header in headers if header[0] not in dropped]
         lines.append(b"content-length: %d\r\n" % len(body))
-        return b"".join(lines), body
+        return b"\r\n".join(lines), body
 
     @property
     def _takes_priority(self) -> bool:
