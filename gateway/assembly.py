@@ -30,6 +30,7 @@ from gateway.control.served_pools import ServedPool, ServedPools
 from gateway.control.server_options import connection_limits, front_end_options
 from gateway.pool_assembly import build_pools
 from gateway.runtime.clock import monotonic_clock, wall_clock
+from gateway.runtime.loop_lag import LoopLag
 from gateway.runtime.periodic import Periodic
 from gateway.scheduling.model import ServiceName
 from gateway.server.admin import AdminPages
@@ -50,6 +51,7 @@ from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
 from gateway.telemetry.scrape_collectors import (
     ConnectionsCollector,
+    LoopLagCollector,
     LostLinesCollector,
     SchedulerCollector,
 )
@@ -145,7 +147,13 @@ def build_gateway(
         version=version("llm-instance-gateway"),
     )
     observers: list[RequestObserver] = [metrics, live.recent]
-    background: list[Background] = [*(pool.monitor for pool in pools), live.feed]
+    lag = LoopLagCollector()
+    registry.register(lag)
+    background: list[Background] = [
+        *(pool.monitor for pool in pools),
+        live.feed,
+        LoopLag(lag.observe, clock=monotonic_clock),
+    ]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
