@@ -176,6 +176,7 @@ COMMANDS = MappingProxyType(
         "demo": Command("serve a pool of simulated vLLM servers", _add_demo, _demo),
         "health": Command("ask the gateway that runs here", add_setting_flags, _health),
         "check-config": Command("say what is wrong with a file", _add_file, _check_config),
+        "make-key": _elsewhere("make an API key for a client", "gateway.settings.key_command"),
         "simulate-server": _elsewhere("run one simulated vLLM server", "gateway.simulator.command"),
         "benchmark": _elsewhere(
             "compare policies in virtual time", "gateway.policy_benchmark.command"
@@ -183,6 +184,7 @@ COMMANDS = MappingProxyType(
         "replay": _elsewhere(
             "check that a journal is reproduced", "gateway.policy_benchmark.replay_command"
         ),
+        "top": _elsewhere("watch a running gateway in a terminal", "gateway.top.command"),
     }
 )
 

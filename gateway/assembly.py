@@ -20,19 +20,23 @@ from typing import IO, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.control.access import AccessRules, ServingCertificate
 from gateway.control.admin_api import AdminApi
 from gateway.control.configuration import ConfigurationInForce
 from gateway.control.discovery import Discovery
 from gateway.control.operator_changes import OperatorChanges
 from gateway.control.reload import Reloader
 from gateway.control.served_pools import ServedPool, ServedPools
-from gateway.control.server_options import front_end_options
+from gateway.control.server_options import connection_limits, front_end_options
 from gateway.pool_assembly import build_pools
 from gateway.runtime.clock import monotonic_clock, wall_clock
 from gateway.runtime.periodic import Periodic
 from gateway.scheduling.model import ServiceName
 from gateway.server.admin import AdminPages
+from gateway.server.admin_access import AdminAccess
+from gateway.server.api_keys import AccessControl
 from gateway.server.app import Background, Gateway, ListenOptions
+from gateway.server.entrance import Entrance
 from gateway.server.front_end import FrontEnd
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory
@@ -44,7 +48,11 @@ from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
-from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
+from gateway.telemetry.scrape_collectors import (
+    ConnectionsCollector,
+    LostLinesCollector,
+    SchedulerCollector,
+)
 
 _LOG = logging.getLogger("gateway")
 _LOG_FLUSH_S = 1.0
@@ -78,7 +86,7 @@ async def serve(
         OSError: an address or the journal cannot be opened.
     """
     configure_logging(level=settings.log_level, as_json=settings.log_format == "json")
-    streams = _raise_descriptor_limit()
+    _raise_descriptor_limit()
     stop = asyncio.Event()
     with ExitStack() as files:
         gateway, configuration, reloader = build_gateway(settings, files, load=load)
@@ -88,12 +96,14 @@ async def serve(
 
         def announce(client_port: int, admin_port: int) -> None:
             _LOG.info(
-                "clients: http://%s:%d/v1  administration: http://%s:%d  (up to %d streams)",
+                "clients: %s://%s:%d/v1  administration: %s://%s:%d  (up to %d streams)",
+                "https" if settings.tls_certificate else "http",
                 settings.host,
                 client_port,
+                "https" if settings.admin_tls else "http",
                 settings.admin_host,
                 admin_port,
-                streams,
+                _streams_allowed(),
             )
             if started is not None:
                 started(client_port, admin_port)
@@ -136,16 +146,23 @@ def build_gateway(
         observers.append(log)
         background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
+    access = AccessControl(clock=monotonic_clock, salt=secrets.token_bytes(16))
+    entrance = Entrance(access=access, pools=directory, clock=monotonic_clock)
     proxy = ProxyHandler(
         pools=directory,
         options=front_end_options(settings),
         clock=monotonic_clock,
         new_id=_id_source(),
         observer=_Observers(observers),
+        entrance=entrance,
     )
-    front_end = FrontEnd(proxy=proxy, pools=directory, options=front_end_options(settings))
+    front_end = FrontEnd(
+        proxy=proxy, pools=directory, options=front_end_options(settings), entrance=entrance
+    )
+    certificate = ServingCertificate(settings)
     configuration = ConfigurationInForce(settings, load=load or (lambda: settings))
     configuration.add(
+        certificate.follow,
         ServedPools(pools, directory=directory).follow,
         lambda new: partial(metrics.set_services, _service_names(new)),
         lambda new: partial(front_end.reconfigure, front_end_options(new)),
@@ -164,25 +181,40 @@ def build_gateway(
     registry.register(_control_collector(pools, discovery, configuration))
     reloader = Reloader(configuration, files=lambda: _reload_files(configuration.settings))
     background += [discovery, reloader]
+    pages = AdminPages(
+        pools=directory,
+        render_metrics=lambda: generate_latest(registry),
+        sections=[
+            AdminApi(pools, changes=changes, configuration=configuration),
+            live.pages,
+        ],
+    )
+    admin = AdminAccess(pages.handle, host=settings.admin_host)
+    rules = AccessRules(access=access, entrance=entrance, admin=admin)
+    rules.follow(settings)()
+    configuration.add(rules.follow)
+    limits = connection_limits(settings, descriptors=_streams_allowed())
     gateway = Gateway(
         front_end=front_end,
-        admin=AdminPages(
-            pools=directory,
-            render_metrics=lambda: generate_latest(registry),
-            sections=[
-                AdminApi(pools, changes=changes, configuration=configuration),
-                live.pages,
-            ],
-        ),
+        admin=admin,
         pools=directory,
         background=background,
         listen=(
             ListenOptions(
-                host=settings.host, port=settings.port, idle_s=settings.client_idle_timeout
+                host=settings.host,
+                port=settings.port,
+                idle_s=settings.client_idle_timeout,
+                tls=certificate.context,
+                limits=limits,
             ),
-            ListenOptions(host=settings.admin_host, port=settings.admin_port),
+            ListenOptions(
+                host=settings.admin_host,
+                port=settings.admin_port,
+                tls=certificate.context if settings.admin_tls else None,
+            ),
         ),
     )
+    registry.register(ConnectionsCollector(*gateway.connections))
     return Assembled(gateway, configuration, reloader)
 
 
@@ -221,7 +253,10 @@ def _follow_logging(old: Settings, new: Settings) -> None:
 
 def _reload_files(settings: Settings) -> tuple[Path, ...]:
     """Files that are looked at for changes."""
-    return (settings.file,) if settings.reload_on_change and settings.file else ()
+    if not settings.reload_on_change:
+        return ()
+    named = (settings.file, settings.api_keys_file, settings.tls_certificate, settings.tls_key)
+    return tuple(path for path in named if path is not None)
 
 
 def _id_source() -> Callable[[], str]:
@@ -245,11 +280,15 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-def _raise_descriptor_limit() -> int:
-    """Raise the soft limit on open files to the hard one; return how many streams that allows."""
+def _raise_descriptor_limit() -> None:
+    """Raise the soft limit on open files to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _streams_allowed() -> int:
+    """How many streams the limit on open files leaves room for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, soft - _DESCRIPTORS_KEPT) // _DESCRIPTORS_PER_STREAM
 

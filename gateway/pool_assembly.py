@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import IO
@@ -19,6 +20,7 @@ from gateway.server.pool_servers import PoolServers
 from gateway.server.routes import ServingPool
 from gateway.settings.policies import scheduling_policies
 from gateway.settings.schema import PoolSettings, Settings
+from gateway.settings.tls import server_side_context
 from gateway.telemetry.health_log import log_health_change
 from gateway.telemetry.journal import JournalWriter
 
@@ -50,6 +52,7 @@ def _pool(
     seed: int,
     observers: Sequence[SchedulerObserver],
 ) -> ServedPool:
+    options = pool_options(pool, requires_keys=settings.requires_keys)
     backends = BackendDirectory()
     driver = SchedulerDriver(
         scheduler=build_scheduler(policy, Random(seed)),
@@ -69,12 +72,15 @@ def _pool(
         backends=backends,
         monitor=monitor,
         driver=driver,
-        connector=BackendConnector(timeouts=backend_timeouts(settings), clock=monotonic_clock),
+        connector=BackendConnector(
+            timeouts=backend_timeouts(settings),
+            clock=monotonic_clock,
+            make_tls=partial(server_side_context, pool),
+            authorization=options.forwarding.authorization,
+        ),
     )
     declare_configured(servers, pool)
-    serving = ServingPool(
-        pool=policy.pool, driver=driver, backends=backends, options=pool_options(pool)
-    )
+    serving = ServingPool(pool=policy.pool, driver=driver, backends=backends, options=options)
     return ServedPool(serving=serving, servers=servers, monitor=monitor, policy=policy)
 
 

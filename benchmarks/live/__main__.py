@@ -22,16 +22,25 @@ from benchmarks.live.adapters import (
 )
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
 from benchmarks.live.chaos import ChaosPlan, check_chaos
+from benchmarks.live.dns_server import dns_server
 from benchmarks.live.drain import DrainPlan, check_drain
 from benchmarks.live.findings import Finding, as_json, table
+from benchmarks.live.membership import (
+    NAME,
+    WAYS,
+    MembershipPlan,
+    Sources,
+    check_membership,
+)
 from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
+from benchmarks.live.reloads import Generations, ReloadsPlan, check_reloads
 from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
 
 _SERVERS = 3
 _ADAPTERS = 20
 _SLOTS = 4
-_LONGEST_S = 300.0
+_LONGEST_S = 1_800.0
 
 
 async def _streams(args: argparse.Namespace, folder: Path) -> list[Finding]:
@@ -83,6 +92,39 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     return [*findings, await replayed(options.journal)]
 
 
+async def _membership(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    async with dns_server(NAME) as dns:
+        sources = Sources(folder, dns)
+        options = SiteOptions(
+            servers=2 * len(WAYS),
+            time_scale=args.time_scale or 5.0,
+            settings={"queue_timeout": "5min", "max_requests_per_backend": 64},
+            folder=folder,
+            arrange=sources.assign,
+        )
+        async with site_of_processes(options) as site:
+            plan = MembershipPlan(changes=args.requests, clients=args.clients, tokens=args.tokens)
+            findings = await check_membership(site, sources, plan)
+    return [*findings, await replayed(options.journal)]
+
+
+async def _reloads(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    generations = Generations(folder / "gateway.yaml")
+    options = SiteOptions(
+        servers=_SERVERS,
+        time_scale=args.time_scale or 5.0,
+        settings={},
+        folder=folder,
+        arrange=generations.first,
+    )
+    plan = ReloadsPlan(
+        requests=args.requests, clients=args.clients, tokens=args.tokens, draining_streams=200
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_reloads(site, generations, plan)
+    return [*findings, await replayed(options.journal)]
+
+
 async def _chaos(args: argparse.Namespace, folder: Path) -> list[Finding]:
     plan = ChaosPlan(
         lasts_s=args.seconds,
@@ -113,6 +155,12 @@ def _parser() -> argparse.ArgumentParser:
         "--split-requests", type=int, default=1000, help="through the split (1000)"
     )
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    membership = commands.add_parser("membership", help="servers that are removed and added")
+    _add(membership, _membership, 1000, 10)
+    reloads = commands.add_parser("reloads", help="reloads, and an end under load")
+    _add(reloads, _reloads, 10_000, 10)
+    for command in (membership, reloads):
+        command.add_argument("--clients", type=int, default=40, help="at once (40)")
     chaos = commands.add_parser("chaos", help="a pool under load while its servers suffer faults")
     _common(chaos, _chaos)
     chaos.add_argument("--seconds", type=float, default=600.0, help="how long (600; quick: 60)")

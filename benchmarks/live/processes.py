@@ -5,7 +5,7 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ class SiteOptions:
         slots: adapters in one batch of each.
         time_scale: engine seconds per second.
         settings: top-level keys of the gateway's configuration file.
+        arrange: makes further keys from the servers' URLs.
         folder: for the configuration file, the journal and what the processes print.
     """
 
@@ -44,6 +45,12 @@ class SiteOptions:
     time_scale: float
     settings: dict[str, object]
     folder: Path
+    arrange: Callable[[Sequence[str]], dict[str, object]] | None = None
+
+    @property
+    def config(self) -> Path:
+        """The gateway's configuration file."""
+        return self.folder / "gateway.yaml"
 
     @property
     def journal(self) -> Path:
@@ -69,10 +76,11 @@ async def site_of_processes(options: SiteOptions) -> AsyncIterator[Site]:
         for recorder in recorders:
             stack.push_async_callback(recorder.stop)
         backends = [await recorder.start() for recorder in recorders]
-        config = options.folder / "gateway.yaml"
-        config.write_bytes(orjson.dumps(_settings(options, backends)))  # JSON is YAML
+        options.config.write_bytes(orjson.dumps(_settings(options, backends)))  # JSON is YAML
         serving, pid = await stack.enter_async_context(
-            _process(["serve", "--config", str(config)], SERVING, options.folder / "gateway.log")
+            _process(
+                ["serve", "--config", str(options.config)], SERVING, options.folder / "gateway.log"
+            )
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         site = Site(
@@ -119,6 +127,7 @@ def _settings(options: SiteOptions, backends: Sequence[str]) -> dict[str, object
         "journal": str(options.journal),
         "backends": backends,
         **options.settings,
+        **(options.arrange(backends) if options.arrange else {}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gateway.control.server_options import backend_timeouts, monitor_options, pool_options
 from gateway.scheduling.events import PoliciesChanged
@@ -11,6 +12,7 @@ from gateway.server.pool_servers import PoolServers
 from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.settings.policies import scheduling_policies
 from gateway.settings.schema import PoolSettings, Settings
+from gateway.settings.tls import server_side_context
 
 CONFIGURED = "configuration"
 """The source of the servers that the configuration lists."""
@@ -42,7 +44,7 @@ class ServedPools:
             replace(
                 pool.serving,
                 pool=policies[pool.serving.pool.name].pool,
-                options=pool_options(wanted),
+                options=pool_options(wanted, requires_keys=settings.requires_keys),
             )
             for pool, wanted in zip(self.pools, effective, strict=True)
         ]
@@ -52,6 +54,8 @@ class ServedPools:
                 pool.serving = serving
                 pool.monitor.reconfigure(monitor_options(settings))
                 pool.servers.reconfigure(backend_timeouts(settings))
+                authorization = serving.options.forwarding.authorization
+                pool.servers.set_security(partial(server_side_context, wanted), authorization)
                 policy = policies[serving.pool.name]
                 if policy != pool.policy:
                     pool.policy = policy

@@ -3,6 +3,7 @@
 from gateway.scheduling.model import ServiceName
 from gateway.server.options import (
     BackendTimeouts,
+    ConnectionLimits,
     FrontEndOptions,
     MonitorOptions,
     PoolOptions,
@@ -43,10 +44,21 @@ def front_end_options(settings: Settings) -> FrontEndOptions:
     )
 
 
-def pool_options(pool: PoolSettings) -> PoolOptions:
+def connection_limits(settings: Settings, *, descriptors: int) -> ConnectionLimits:
+    """What may come over clients' connections, where the system allows so many of them."""
+    return ConnectionLimits(
+        connections=min(settings.max_connections, descriptors),
+        connections_per_client=settings.max_connections_per_client,
+        header_timeout_s=settings.header_timeout,
+        header_bytes=settings.max_header_size,
+        header_count=settings.max_header_count,
+    )
+
+
+def pool_options(pool: PoolSettings, *, requires_keys: bool) -> PoolOptions:
     """How requests are put to the servers of an effective pool."""
     return PoolOptions(
-        forwarding=forwarding_policy(pool),
+        forwarding=forwarding_policy(pool, requires_keys=requires_keys),
         servers_use_priority=pool.servers_use_priority,
         trusts_priority=pool.trust_client_priority,
         inject_usage=frozenset(

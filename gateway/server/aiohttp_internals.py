@@ -9,6 +9,11 @@ to the transport ourselves, because that costs a fraction of `StreamResponse.wri
   `keep_alive` decides whether the connection stays open;
 - `handle_error` makes the answer to malformed requests and to exceptions of the handler; where
   it raises ConnectionError, the connection is closed;
+- `_messages` holds requests that wait to be handled, `_waiter` is set while the next one is waited
+  for, `_request_count` counts them, `_force_close` makes deaf; a protocol without `_manager` does
+  nothing when its connection is lost;
+- a head that is too large or has too many headers comes to `handle_error` as LineTooLong, or with
+  a certain message;
 - `request.writer.output_size` is ours to set: it tells that a response has begun.
 
 tests/server/test_aiohttp_internals.py fails when a new aiohttp changes any of them.
@@ -17,17 +22,40 @@ tests/server/test_aiohttp_internals.py fails when a new aiohttp changes any of t
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.server.backend_connection import ReadFlow
-from gateway.wire.error_response import ProtocolError, bad_request_answer, protocol_answer
+from gateway.server.client_connections import ClientConnections, CutReason
+from gateway.server.options import ConnectionLimits
+from gateway.wire.error_response import (
+    ErrorAnswer,
+    ProtocolError,
+    bad_request_answer,
+    protocol_answer,
+)
 from gateway.wire.openai_request import BadRequest
 
 _LOG = logging.getLogger(__name__)
+
+_LAST_WORDS_S = 0.5
+"""For an answer to reach a client that is still sending."""
+_TOO_MANY_HEADERS = "Too many headers received"
+"""What aiohttp says of them; there is no other way to tell."""
+_CUT_ANSWERS = MappingProxyType(
+    {
+        CutReason.HEADER_TOO_SLOW: protocol_answer(ProtocolError.HEADER_TOO_SLOW),
+        CutReason.HEADER_TOO_LARGE: protocol_answer(ProtocolError.HEADER_TOO_LARGE),
+        CutReason.ALL_BUSY: protocol_answer(ProtocolError.CONNECTIONS),
+        CutReason.PER_CLIENT: protocol_answer(ProtocolError.CLIENT_CONNECTIONS),
+    }
+)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -39,16 +67,87 @@ class ClientProtocol(RequestHandler):
         busy: whether a request is being handled; kept by whoever handles it.
     """
 
-    __slots__ = ("_flow", "busy")
+    __slots__ = ("_connections", "_flow", "_head_bytes", "_head_tail", "busy")
 
+    _connections: ClientConnections
     _flow: ReadFlow | None
+    _head_bytes: int
+    _head_tail: bytes
     busy: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start without a request and without a feeder."""
+        """Start without a request and without a feeder, if the limits allow."""
         self._flow = None
+        self._head_bytes = 0
+        self._head_tail = b""
         self.busy = False
-        super().connection_made(transport)
+        assert isinstance(self._manager, LowLevelServer)
+        self._connections = self._manager.client_connections
+        peer = transport.get_extra_info("peername")
+        refused = self._connections.admit(self, str(peer[0]) if peer else "")
+        if refused is None:
+            super().connection_made(transport)
+            return
+        # aiohttp gets to know nothing of it: no task, no timer.
+        self._manager = None
+        self._force_close = True
+        self.transport = cast("asyncio.Transport", transport)
+        self.cut(refused)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for another."""
+        self._connections.closed(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep an eye on heads that come in pieces; the usual one comes whole."""
+        if self._force_close:
+            return
+        waits = self.waits
+        if waits and self._head_is_too_large(data):
+            self._connections.cut(self, CutReason.HEADER_TOO_LARGE)
+            return
+        super().data_received(data)
+        if not waits:
+            return
+        if not self._messages:
+            self._head_bytes += len(data)
+            self._head_tail = data[-3:]
+            self._connections.head_begun(self)
+        elif self._head_bytes:
+            self._head_bytes = 0
+            self._head_tail = b""
+            self._connections.head_ended(self)
+
+    def _head_is_too_large(self, data: bytes) -> bool:
+        """Whether the head does not end within the limit; most often the size of a read tells."""
+        room = self._connections.limits.header_bytes - self._head_bytes
+        if len(data) <= room:
+            return False
+        return (self._head_tail + data[: room + 1]).find(b"\r\n\r\n") < 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is being handled, or about to be."""
+        return not self._messages and (self._waiter is not None or not self._request_count)
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a request has come on this connection."""
+        return self._request_count > 0
+
+    def cut(self, reason: CutReason) -> None:
+        """Close the connection; whoever has begun a request is told why."""
+        answer, transport = _CUT_ANSWERS.get(reason), self.transport
+        if answer is not None and transport is not None:
+            transport.write(_whole_response(answer))
+            if reason is CutReason.HEADER_TOO_LARGE:
+                # Closing at once, with more on its way, would reset the connection, and the
+                # answer could be lost. Nothing is looked at any more.
+                self._force_close = True
+                self._loop.call_later(_LAST_WORDS_S, self.force_close)
+                return
+        self.force_close()
 
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let this source be paused while the client does not read; None ends that."""
@@ -71,6 +170,9 @@ class ClientProtocol(RequestHandler):
         if status >= 500:
             _LOG.error("a request failed in the gateway", exc_info=exc)
             answer = protocol_answer(ProtocolError.INTERNAL)
+        elif isinstance(exc, LineTooLong) or message == _TOO_MANY_HEADERS:
+            self._connections.counts[CutReason.HEADER_TOO_LARGE] += 1
+            answer = protocol_answer(ProtocolError.HEADER_TOO_LARGE)
         else:
             answer = bad_request_answer(BadRequest(message or "Bad request.", status=status))
         if request.writer.output_size > 0:
@@ -103,9 +205,14 @@ class LowLevelServer(web.Server):
     Bodies are not decompressed: they are forwarded as they came.
     """
 
-    def __init__(self, handler: Handler, *, idle_s: float) -> None:
+    def __init__(
+        self, handler: Handler, *, idle_s: float, connections: ClientConnections | None = None
+    ) -> None:
         super().__init__(handler, handler_cancellation=True)
         self._idle_s = idle_s
+        if connections is None:
+            connections = ClientConnections(ConnectionLimits())
+        self.client_connections = connections
 
     def close_idle(self) -> None:
         """Close the connections that no request is being handled on.
@@ -125,7 +232,21 @@ class LowLevelServer(web.Server):
             keepalive_timeout=self._idle_s,
             access_log=None,  # type: ignore[arg-type] # None turns the log off; it is not typed so
             auto_decompress=False,
+            max_line_size=self.client_connections.limits.header_bytes,
+            max_field_size=self.client_connections.limits.header_bytes,
+            max_headers=self.client_connections.limits.header_count,
         )
+
+
+def _whole_response(answer: ErrorAnswer) -> bytes:
+    headers = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        answer.status,
+        HTTPStatus(answer.status).phrase.encode(),
+        headers,
+        len(answer.body),
+        answer.body,
+    )
 
 
 class SentResponse(web.StreamResponse):

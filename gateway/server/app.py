@@ -3,13 +3,15 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.scheduling.events import DrainStarted
-from gateway.server.admin import AdminPages
+from gateway.server.admin_access import AdminAccess
 from gateway.server.aiohttp_internals import Handler, LowLevelServer
+from gateway.server.client_connections import ClientConnections
 from gateway.server.front_end import FrontEnd
+from gateway.server.options import ConnectionLimits
 from gateway.server.routes import PoolDirectory
 
 _BACKLOG = 4_096
@@ -23,6 +25,7 @@ class ListenOptions:
     port: int = 0
     idle_s: float = 75.0
     tls: ssl.SSLContext | None = None
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 class Listener:
@@ -31,6 +34,7 @@ class Listener:
     def __init__(self, handler: Handler, options: ListenOptions) -> None:
         self._handler = handler
         self._options = options
+        self.connections = ClientConnections(options.limits)
         self._server: LowLevelServer | None = None
         self._listening: asyncio.Server | None = None
 
@@ -44,9 +48,17 @@ class Listener:
     async def open(self) -> None:
         """Listen; OSError if the address cannot be had."""
         options = self._options
-        self._server = LowLevelServer(self._handler, idle_s=options.idle_s)
+        self._server = LowLevelServer(
+            self._handler, idle_s=options.idle_s, connections=self.connections
+        )
         self._listening = await asyncio.get_running_loop().create_server(
-            self._server, options.host, options.port, backlog=_BACKLOG, ssl=options.tls
+            self._server,
+            options.host,
+            options.port,
+            backlog=_BACKLOG,
+            ssl=options.tls,
+            # A handshake is to TLS what headers are to HTTP.
+            ssl_handshake_timeout=options.limits.header_timeout_s if options.tls else None,
         )
 
     def stop_accepting(self) -> None:
@@ -60,6 +72,7 @@ class Listener:
         self.stop_accepting()
         if self._server is not None:
             await self._server.shutdown(timeout=1.0)
+        self.connections.close()
 
 
 class Background(Protocol):
@@ -77,7 +90,7 @@ class Gateway:
         self,
         *,
         front_end: FrontEnd,
-        admin: AdminPages,
+        admin: AdminAccess,
         pools: PoolDirectory,
         background: Sequence[Background],
         listen: tuple[ListenOptions, ListenOptions],
@@ -88,6 +101,11 @@ class Gateway:
         self._background = tuple(background)
         self._clients = Listener(front_end.handle, listen[0])
         self._admins = Listener(admin.handle, listen[1])
+
+    @property
+    def connections(self) -> tuple[ClientConnections, ClientConnections]:
+        """The connections of clients and of administrators."""
+        return self._clients.connections, self._admins.connections
 
     async def run(
         self,

@@ -14,7 +14,7 @@ from gateway.server.backend_connection import (
     ResponseHead,
     ResponseSink,
 )
-from gateway.server.options import BackendConnectOptions, BackendTimeouts
+from gateway.server.options import BackendConnectOptions, BackendEndpoint, BackendTimeouts
 
 
 class FetchedResponse(NamedTuple):
@@ -51,6 +51,16 @@ class BackendClient:
     def set_timeouts(self, timeouts: BackendTimeouts) -> None:
         """Change the bounds, also on exchanges under way."""
         self._options = replace(self._options, timeouts=timeouts)
+
+    @property
+    def endpoint(self) -> BackendEndpoint:
+        """Where the server listens."""
+        return self._options.endpoint
+
+    def reconfigure(self, options: BackendConnectOptions) -> None:
+        """Go by these for the same endpoint; what is kept alive was opened by the old ones."""
+        self._options = options
+        self._close_idle()
 
     @property
     def open_connections(self) -> int:
@@ -94,6 +104,8 @@ class BackendClient:
         """GET a small page; raises BackendFailure like `exchange`."""
         page = _Page()
         headers = b"Host: %b\r\nAccept: */*\r\n" % self.authority.encode()
+        if self._options.authorization:
+            headers += b"Authorization: %b\r\n" % self._options.authorization.encode()
         await self.exchange(self.compose(b"GET", target.encode(), headers), page)
         return FetchedResponse(page.status, b"".join(page.pieces))
 
@@ -102,11 +114,14 @@ class BackendClient:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._close_idle()
+        for connection in tuple(self._active):
+            connection.fail(BackendFailure(FailureKind.RESET, "the gateway closed the connection"))
+
+    def _close_idle(self) -> None:
         for connection, _ in self._idle:
             connection.abort()
         self._idle.clear()
-        for connection in tuple(self._active):
-            connection.fail(BackendFailure(FailureKind.RESET, "the gateway closed the connection"))
 
     def give_up_unanswered(self) -> None:
         """Fail exchanges without a first byte: the server hangs, others may answer."""

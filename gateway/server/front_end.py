@@ -11,8 +11,10 @@ from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import ServedModel
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
 from gateway.server.cors import cors_headers, is_preflight, preflight_headers
+from gateway.server.entrance import Entrance
 from gateway.server.options import FrontEndOptions
 from gateway.server.proxy_handler import ProxyHandler
+from gateway.server.request_body import Refused
 from gateway.server.routes import PoolDirectory
 from gateway.wire.error_response import ProtocolError, protocol_answer, refusal_answer
 
@@ -29,9 +31,15 @@ class FrontEnd:
     """
 
     def __init__(
-        self, *, proxy: ProxyHandler, pools: PoolDirectory, options: FrontEndOptions
+        self,
+        *,
+        proxy: ProxyHandler,
+        pools: PoolDirectory,
+        options: FrontEndOptions,
+        entrance: Entrance,
     ) -> None:
         self._proxy = proxy
+        self._entrance = entrance
         self._pools = pools
         self._options = options
         self._draining = False
@@ -92,7 +100,7 @@ class FrontEnd:
             channel.close_after()
         is_page = path in _PAGES or path.startswith(_MODEL_PAGE)
         if is_page and request.method in ("GET", "HEAD"):
-            self._page(channel, path, headers)
+            self._page(request, channel, path, headers)
         elif is_page or path.startswith("/v1/"):
             allow = b"allow: GET, HEAD\r\n" if is_page else b"allow: POST\r\n"
             answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)
@@ -100,18 +108,16 @@ class FrontEnd:
         else:
             channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND), headers)
 
-    def _page(self, channel: ClientChannel, path: str, headers: bytes) -> None:
+    def _page(
+        self, request: web.BaseRequest, channel: ClientChannel, path: str, headers: bytes
+    ) -> None:
         match path:
             case "/health":
                 channel.send(200, headers + JSON_HEADER, b'{"status":"ok"}')
             case "/ready":
                 self._ready(channel, headers)
-            case "/v1/models":
-                models = [_described(m) for m in self._pools.models().values()]
-                body = msgspec.json.encode({"object": "list", "data": models})
-                channel.send(200, headers + JSON_HEADER, body)
             case _:
-                self._model(channel, unquote(path.removeprefix(_MODEL_PAGE)), headers)
+                self._models(request, channel, path, headers)
 
     def _ready(self, channel: ClientChannel, headers: bytes) -> None:
         if self._draining:
@@ -123,8 +129,21 @@ class FrontEnd:
             return
         channel.send_answer(answer, headers)
 
-    def _model(self, channel: ClientChannel, name: str, headers: bytes) -> None:
-        model = self._pools.models().get(name)
+    def _models(
+        self, request: web.BaseRequest, channel: ClientChannel, path: str, headers: bytes
+    ) -> None:
+        try:
+            models = self._entrance.visible_models(request)
+        except Refused as refusal:
+            channel.send_answer(refusal.answer, headers)
+            return
+        if path == "/v1/models":
+            described = [_described(model) for model in models.values()]
+            body = msgspec.json.encode({"object": "list", "data": described})
+            channel.send(200, headers + JSON_HEADER, body)
+            return
+        name = unquote(path.removeprefix(_MODEL_PAGE))
+        model = models.get(name)
         if model is None:
             answer = refusal_answer(RefusalReason.UNKNOWN_MODEL, model=name)
             channel.send_answer(answer, headers)

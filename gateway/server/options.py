@@ -64,11 +64,18 @@ class BackendTimeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendConnectOptions:
-    """How connections to one server are made; `tls` is needed for https endpoints only."""
+    """How connections to one server are made.
+
+    Attributes:
+        tls: needed for https endpoints only.
+        authorization: value of Authorization in the gateway's own requests, its polls; of
+            clients' requests it is the pool's forwarding policy that decides.
+    """
 
     endpoint: BackendEndpoint
     timeouts: BackendTimeouts = field(default_factory=BackendTimeouts)
     tls: ssl.SSLContext | None = None
+    authorization: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +119,25 @@ class FrontEndOptions:
     idle_s: float = 75.0
     debug_headers: bool = False
     cors_origins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLimits:
+    """What one listener takes of its clients' connections.
+
+    Attributes:
+        connections: open at once.
+        connections_per_client: of one address; None for no bound.
+        header_timeout_s: from the first byte of a request to the end of its headers.
+        header_bytes: size of first line and headers.
+        header_count: number of headers.
+    """
+
+    connections: int = 16_384
+    connections_per_client: int | None = None
+    header_timeout_s: float = 10.0
+    header_bytes: int = 32_768
+    header_count: int = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Which servers a pool has at run time: what several sources say, carried out without a loss."""
 
 import logging
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -104,6 +105,12 @@ class PoolServers:
         """Change the bounds on attempts, also on those under way."""
         self._connector.timeouts = timeouts
         self._backends.set_timeouts(timeouts)
+
+    def set_security(self, make_tls: Callable[[], ssl.SSLContext], authorization: str) -> None:
+        """Speak to the servers otherwise, on connections opened from now on; see the connector."""
+        self._connector.set_security(make_tls, authorization)
+        for backend_id in self._backends:
+            self._connector.reconnect(self._backends.client(backend_id))
 
     def statuses(self) -> list[ServerStatus]:
         """Every server, in order of joining."""

@@ -7,11 +7,11 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.runtime.clock import Clock
-from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import InferenceRequest, RequestId
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
+from gateway.server.entrance import Entrance, Visit
 from gateway.server.options import FrontEndOptions
 from gateway.server.request_body import ReceivedBody, Refused, read_body
 from gateway.server.request_forwarding import (
@@ -26,7 +26,6 @@ from gateway.wire.error_response import (
     ProtocolError,
     bad_request_answer,
     protocol_answer,
-    refusal_answer,
 )
 from gateway.wire.http_headers import (
     choose_request_id,
@@ -41,6 +40,9 @@ from gateway.wire.openai_request import (
     RequestKind,
     parse_json_request,
 )
+
+_TRY_AGAIN = frozenset({429, 503})
+"""Statuses of refusals that are not the request's own fault."""
 
 
 class RequestObserver(Protocol):
@@ -65,8 +67,10 @@ class ProxyHandler:
         clock: Clock,
         new_id: Callable[[], str],
         observer: RequestObserver,
+        entrance: Entrance,
     ) -> None:
         self._pools = pools
+        self._entrance = entrance
         self._options = options
         self._clock = clock
         self._new_id = new_id
@@ -94,11 +98,15 @@ class ProxyHandler:
             path=target.partition("?")[0],
             started_at=self._clock(),
         )
+        visit: Visit | None = None
         try:
-            await self._proxy(request, channel, progress, target.encode("latin-1"), headers)
+            visit = self._entrance.enter(request)
+            progress.key = visit.key_name
+            await self._proxy(request, channel, progress, target.encode("latin-1"), headers, visit)
         except (Refused, BadRequest) as refusal:
-            progress.end(Outcome.CLIENT_ERROR)
             answer = refusal.answer if isinstance(refusal, Refused) else bad_request_answer(refusal)
+            retried = answer.status in _TRY_AGAIN
+            progress.end(Outcome.REFUSED if retried else Outcome.CLIENT_ERROR, answer.reason)
             if not request.content.is_eof():
                 # Reading on only to throw it away is what the limits are there to avoid.
                 channel.close_after()
@@ -113,7 +121,10 @@ class ProxyHandler:
             raise
         finally:
             status = channel.status if channel.started else 0
-            self._observer.request_ended(progress.record(status=status, now=self._clock()))
+            record = progress.record(status=status, now=self._clock())
+            if visit is not None:
+                visit.leave(record)
+            self._observer.request_ended(record)
 
     async def _proxy(
         self,
@@ -122,14 +133,15 @@ class ProxyHandler:
         progress: RequestProgress,
         target: bytes,
         headers: bytes,
+        visit: Visit,
     ) -> None:
         _refuse_path(progress.path)
-        body = await read_body(request, channel, self._options)
+        body = await read_body(request, channel, self._options, visit.hold)
         arrived_at = self._clock()
         parsed = progress.parsed = _parse(request, progress.path, body)
         route = progress.route = self._pools.route(parsed.model)
-        if route is None:
-            raise Refused(refusal_answer(RefusalReason.UNKNOWN_MODEL, model=parsed.model))
+        headers += visit.admit(parsed, route)
+        assert route is not None
         forwarded = ForwardedRequest(
             request=request,
             request_id=progress.request_id,

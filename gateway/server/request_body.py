@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from aiohttp import web
@@ -31,9 +32,18 @@ class ReceivedBody(NamedTuple):
 
 
 async def read_body(
-    request: web.BaseRequest, channel: ClientChannel, options: FrontEndOptions
+    request: web.BaseRequest,
+    channel: ClientChannel,
+    options: FrontEndOptions,
+    hold: Callable[[int], None] = lambda _: None,
 ) -> ReceivedBody:
     """Read the whole body of a request.
+
+    Args:
+        request: whose body.
+        channel: of the same request.
+        options: the limits.
+        hold: told of the bytes of each piece before it is kept; raises Refused if that is too much.
 
     Raises:
         Refused: too large, too slow, or compressed in a way that cannot be looked into.
@@ -57,14 +67,19 @@ async def read_body(
         received = request.content.read_nowait()
         if len(received) > limit:
             raise Refused(_too_large(limit))
+        hold(len(received))
     else:
-        received = await _read_rest(request, limit=limit, timeout_s=options.body_timeout_s)
+        received = await _read_rest(request, hold, limit=limit, timeout_s=options.body_timeout_s)
     if coding in _WINDOW_BITS:
-        return ReceivedBody(received, _decompressed(received, _WINDOW_BITS[coding], limit))
+        readable = _decompressed(received, _WINDOW_BITS[coding], limit)
+        hold(len(readable))
+        return ReceivedBody(received, readable)
     return ReceivedBody(received, received)
 
 
-async def _read_rest(request: web.BaseRequest, *, limit: int, timeout_s: float) -> bytes:
+async def _read_rest(
+    request: web.BaseRequest, hold: Callable[[int], None], *, limit: int, timeout_s: float
+) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
@@ -74,6 +89,7 @@ async def _read_rest(request: web.BaseRequest, *, limit: int, timeout_s: float) 
                 size += len(piece)
                 if size > limit:
                     raise Refused(_too_large(limit))
+                hold(len(piece))
     except TimeoutError:
         raise Refused(protocol_answer(ProtocolError.BODY_TOO_SLOW)) from None
     except web.RequestPayloadError:

@@ -1,7 +1,8 @@
 """What is learned of one request while it is handled, for the record of its end."""
 
-from gateway.scheduling.decisions import Dispatch, RefusalReason
-from gateway.scheduling.events import FailureKind
+from enum import StrEnum
+
+from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import TokenUsage
 from gateway.server.routes import Route
 from gateway.telemetry.request_record import Outcome, RequestRecord
@@ -18,6 +19,7 @@ class RequestProgress:
         request_id: the X-Request-Id.
         lease_id: the gateway's own unique id.
         path: without query.
+        key: name of the client's API key.
         started_at: when the request's head had come.
         parsed, route: set when the body is understood and its model known.
         dispatch, dispatched_at, attempts: the newest attempt and the number of them.
@@ -33,6 +35,7 @@ class RequestProgress:
         "dispatch",
         "dispatched_at",
         "first_token_at",
+        "key",
         "lease_id",
         "outcome",
         "overhead_s",
@@ -51,6 +54,7 @@ class RequestProgress:
         self.lease_id = lease_id
         self.path = path
         self.started_at = started_at
+        self.key: str | None = None
         self.parsed: ParsedRequest | None = None
         self.route: Route | None = None
         self.dispatch: Dispatch | None = None
@@ -61,9 +65,9 @@ class RequestProgress:
         self.first_token_at: float | None = None
         self.usage = TokenUsage()
         self.outcome: Outcome | None = None
-        self.reason: RefusalReason | FailureKind | None = None
+        self.reason: StrEnum | None = None
 
-    def end(self, outcome: Outcome, reason: RefusalReason | FailureKind | None = None) -> None:
+    def end(self, outcome: Outcome, reason: StrEnum | None = None) -> None:
         """Note how the request ended."""
         self.outcome = outcome
         self.reason = reason
@@ -87,6 +91,7 @@ class RequestProgress:
             lease_id=self.lease_id,
             request_id=self.request_id,
             path=self.path,
+            key=self.key,
             outcome=outcome,
             status=status,
             reason=self.reason,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.settings.discovery import DiscoverySettings
@@ -12,6 +13,7 @@ from gateway.settings.schema import (
     ServiceSettings,
     Settings,
 )
+from gateway.settings.tls import TlsFileError, client_side_context, server_side_context
 
 _KUBERNETES_KINDS = ("service", "pods", "inference_pool")
 _BOUNDS = ("ttft", "tpot", "ntpot")
@@ -25,6 +27,8 @@ def faults(settings: Settings) -> list[Problem]:
             *_assignment(settings),
             *_duplicates(settings),
             *_pool_faults(settings.pools),
+            *_key_faults(settings),
+            *_tls_faults(settings),
             *_fallback_faults(settings.pools),
         ),
     )
@@ -32,7 +36,7 @@ def faults(settings: Settings) -> list[Problem]:
 
 def warnings(settings: Settings) -> list[Problem]:
     """What can be used, but will hardly do what was meant."""
-    return _located(settings, _warnings(settings.effective_pools()))
+    return _located(settings, (*_warnings(settings.effective_pools()), *_access_warnings(settings)))
 
 
 def _located(settings: Settings, found: Iterable[tuple[str, str]]) -> list[Problem]:
@@ -57,6 +61,67 @@ def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
         for key, service in _services(index, pool):
             if service.targets and not any(target.weight for target in service.targets):
                 yield f"{key}.targets", "every weight is 0, so its requests will be refused"
+
+
+def _access_warnings(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.admin_api_key is None and not _is_loopback(settings.admin_host):
+        text = (
+            f"administration listens on {settings.admin_host} and asks for no key: anybody who"
+            " reaches it may see and do everything; set admin_api_key, or keep to 127.0.0.1"
+        )
+        yield "admin_host", text
+    for index, pool in enumerate(settings.effective_pools()):
+        if not pool.upstream_tls_verify:
+            key = f"pools[{index}].upstream_tls_verify"
+            yield key, "false: whoever is on the way to the servers can read and answer for them"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _key_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    keys = list(enumerate(settings.api_keys))
+    yield from _repeated((f"api_keys[{i}].name", key.name) for i, key in keys)
+    digests: dict[str, str] = {}
+    for index, key in keys:
+        for number, digest in enumerate(key.sha256):
+            path = f"api_keys[{index}].sha256[{number}]"
+            if digest in digests:
+                yield path, f"the same key as {digests[digest]}; expected each once"
+            digests.setdefault(digest, path)
+    known = {service.name for pool in settings.pools for service in pool.services}
+    known.add(DEFAULT_SERVICE)
+    for index, key in keys:
+        for number, service in enumerate(key.services or ()):
+            if service not in known:
+                text = f"{service!r}: no such service; expected one of {', '.join(sorted(known))}"
+                yield f"api_keys[{index}].services[{number}]", text
+
+
+def _tls_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        missing = "tls_key" if settings.tls_key is None else "tls_certificate"
+        given = "tls_certificate" if settings.tls_key is None else "tls_key"
+        yield given, f"expected {missing} beside it"
+        return
+    if settings.admin_tls and settings.tls_certificate is None:
+        yield "admin_tls", "expected tls_certificate and tls_key beside it"
+    try:
+        client_side_context(settings)
+    except TlsFileError as error:
+        yield error.key, f"{error.path}: {error.text}"
+    for index, pool in enumerate(settings.effective_pools()):
+        files = (pool.upstream_tls_ca, pool.upstream_tls_certificate, pool.upstream_tls_key)
+        if any(files) or any(url.startswith("https://") for url in pool.servers):
+            try:
+                server_side_context(pool)
+            except TlsFileError as error:
+                own = settings.pools and error.key in settings.pools[index].model_fields_set
+                yield (f"pools[{index}]." if own else "") + error.key, f"{error.path}: {error.text}"
 
 
 def _assignment(settings: Settings) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from gateway.settings.loading import CONFIG_VARIABLE, load_settings
 from gateway.settings.pool_defaults import PolicyTuning, PoolDefaults
 from gateway.settings.schema import Settings, flag, variable
 
-_FILE_ONLY = frozenset({"pools"})
+_FILE_ONLY = frozenset({"pools", "api_keys"})
 
 
 def add_setting_flags(parser: ArgumentParser) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from gateway.settings.access import ApiKeySettings
 from gateway.settings.checks import faults
 from gateway.settings.problems import ConfigurationError, Problem, fault, hint, problems_of
 from gateway.settings.schema import PREFIX, Settings, flag, variable
@@ -74,6 +75,22 @@ def read_file(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+class _KeyFile(BaseModel):
+    """What `api_keys_file` names: the key `api_keys`, as in the configuration."""
+
+    model_config = ConfigDict(extra="forbid")
+    api_keys: tuple[ApiKeySettings, ...] = ()
+
+
+def _read_keys(path: Path) -> tuple[ApiKeySettings, ...]:
+    values = read_file(path)
+    try:
+        return _KeyFile(**values).api_keys
+    except ValidationError as error:
+        sources = dict.fromkeys(values, str(path))
+        raise ConfigurationError(problems_of(error, sources, section=_KeyFile)) from error
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML lets a later key silently replace an earlier one; a configuration must not."""
 
@@ -114,9 +131,14 @@ def _validated(
     values: dict[str, Any], sources: Mapping[str, str], *, file: Path | None
 ) -> Settings:
     try:
-        settings = Settings(**values).with_origins(sources, file=file)
+        settings = Settings(**values)
     except ValidationError as error:
         raise ConfigurationError(problems_of(error, sources)) from error
+    if settings.api_keys_file is not None:
+        keys = settings.api_keys + _read_keys(settings.api_keys_file)
+        settings = settings.model_copy(update={"api_keys": keys})
+        sources = {"api_keys": str(settings.api_keys_file), **sources}
+    settings = settings.with_origins(sources, file=file)
     problems = faults(settings)
     if problems:
         raise ConfigurationError(problems)

@@ -17,6 +17,7 @@ from gateway.scheduling.policy import (
     SchedulingPolicy,
 )
 from gateway.settings.schema import ObjectiveSettings, PoolSettings, ServiceSettings, Settings
+from gateway.wire.credentials import KeyPolicy
 from gateway.wire.http_headers import CredentialPolicy, ForwardingPolicy
 
 
@@ -25,11 +26,15 @@ def scheduling_policies(settings: Settings) -> dict[str, SchedulingPolicy]:
     return {pool.name: _policy(pool) for pool in settings.effective_pools()}
 
 
-def forwarding_policy(pool: PoolSettings) -> ForwardingPolicy:
-    """What happens to clients' headers on the way to the servers of an effective pool."""
+def forwarding_policy(pool: PoolSettings, *, requires_keys: bool = False) -> ForwardingPolicy:
+    """What happens to clients' headers on the way to the servers of an effective pool.
+
+    Where clients need a key of this gateway, `requires_keys`, it is not for the servers to see.
+    """
     if pool.upstream_api_key is None:
+        credentials = CredentialPolicy(pool.upstream_authorization)
         return ForwardingPolicy(
-            credentials=CredentialPolicy(pool.upstream_authorization),
+            credentials=CredentialPolicy.DROP if requires_keys else credentials,
             forwards_steering=pool.forward_steering_headers,
         )
     return ForwardingPolicy(
@@ -37,6 +42,20 @@ def forwarding_policy(pool: PoolSettings) -> ForwardingPolicy:
         authorization=f"Bearer {pool.upstream_api_key.get_secret_value()}",
         forwards_steering=pool.forward_steering_headers,
     )
+
+
+def key_policies(settings: Settings) -> list[KeyPolicy]:
+    """The clients' API keys."""
+    return [
+        KeyPolicy(
+            name=key.name,
+            digests=tuple(map(bytes.fromhex, key.sha256)),
+            services=None if key.services is None else frozenset(map(ServiceName, key.services)),
+            requests_per_minute=key.requests_per_minute,
+            tokens_per_minute=key.tokens_per_minute,
+        )
+        for key in settings.api_keys
+    ]
 
 
 def _policy(pool: PoolSettings) -> SchedulingPolicy:

@@ -3,6 +3,7 @@
 Names are those of the policies in scheduling/policy.py, with the part they belong to in front.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, SecretStr
@@ -134,6 +135,16 @@ class PoolBasics(BaseModel):
     )
     upstream_api_key: SecretStr | None = Field(
         None, description="bearer key sent to the servers in place of the client's credentials"
+    )
+    upstream_tls_ca: Path | None = Field(
+        None, description="PEM file of the authorities that servers' certificates must be from"
+    )
+    upstream_tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate that is shown to servers"
+    )
+    upstream_tls_key: Path | None = Field(None, description="PEM file with its private key")
+    upstream_tls_verify: bool = Field(
+        default=True, description="refuse servers whose certificate is not valid for their name"
     )
     forward_steering_headers: bool = Field(
         default=False, description="pass on headers meant for a gateway: one is behind this one"

@@ -1,5 +1,6 @@
 """What is wrong with a configuration, named by source, key, value and what was expected."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -7,11 +8,13 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.settings.access import MASK
 from gateway.settings.schema import Settings, flag, variable
 
 _SHOWN_VALUE_LENGTH = 80
-_SECRETS = frozenset({"upstream_api_key"})
-_MASK = "**********"
+_SECRETS = frozenset({"upstream_api_key", "admin_api_key", "sha256"})
+_USER_INFO = re.compile(r"//[^/@\s]*@")
+"""Where URLs have a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,19 @@ def _text(detail: ErrorDetails, section: type[BaseModel]) -> str:
 
 
 def _shown(detail: ErrorDetails) -> str:
-    if detail["loc"] and detail["loc"][-1] in _SECRETS:
-        return _MASK
-    text = repr(detail["input"])
+    if not _SECRETS.isdisjoint(map(str, detail["loc"])):
+        return MASK
+    text = _USER_INFO.sub(f"//{MASK}@", repr(_masked(detail["input"])))
     if len(text) <= _SHOWN_VALUE_LENGTH:
         return text
     return text[:_SHOWN_VALUE_LENGTH] + "..."
+
+
+def _masked(value: object) -> object:
+    """The same value, with the secrets inside it masked."""
+    if isinstance(value, Mapping):
+        return {key: MASK if key in _SECRETS else _masked(item) for key, item in value.items()}
+    return [_masked(item) for item in value] if isinstance(value, list) else value
 
 
 def _keys_beside(location: Sequence[int | str], section: type[BaseModel]) -> set[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from gateway.settings.access import ApiKeySettings
 from gateway.settings.discovery import (
     DiscoverySettings,
     DnsDiscovery,
@@ -36,6 +37,7 @@ This page is generated: `python -m gateway.settings.reference > docs/configurati
 """
 
 _GROUPS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("An API key: `api_keys[]`", "`llm-gateway make-key NAME` makes one.", ApiKeySettings),
     ("A pool: `pools[]`", "Beside these, every default of pools.", PoolSettings),
     ("Discovery: `pools[].discovery`", "Each source adds its servers.", DiscoverySettings),
     ("DNS: `pools[].discovery.dns`", "", DnsDiscovery),
@@ -86,7 +88,7 @@ def _section(title: str, text: str, model: type[BaseModel], keys: Iterable[str])
     parts.append("| key | default | meaning |\n|---|---|---|\n")
     # The form in which a value is written, which is not the one that the program uses.
     known = {key: "-" for key, field in model.model_fields.items() if field.is_required()}
-    defaults = model.model_validate(known).model_dump(mode="json")
+    defaults = model.model_construct(None, **known).model_dump(mode="json", warnings=False)
     for key in keys:
         field = model.model_fields[key]
         meaning = " ".join(str(field.description).split()).replace("|", "\\|")

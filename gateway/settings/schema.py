@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic_settings import NoDecode
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
+from gateway.settings.access import AccessSettings
 from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
@@ -20,7 +21,6 @@ from gateway.settings.quantities import (
     PositiveDuration,
     Priority,
     ServerUrl,
-    Size,
     split_list,
 )
 
@@ -139,7 +139,7 @@ class PoolSettings(PoolDefaults):
         return any(source is not None for _, source in self.discovery)
 
 
-class Settings(PoolDefaults):
+class Settings(AccessSettings, PoolDefaults):
     """The whole configuration; `loading.load_settings` makes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -152,7 +152,6 @@ class Settings(PoolDefaults):
         "127.0.0.1", description="address of the listener for /metrics and /debug"
     )
     admin_port: Port = Field(8081, description="port of the listener for /metrics and /debug")
-    max_body_size: Size = Field(64 << 20, description="largest request body")
     cors_allow_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = Field(
         (), description="origins browsers may call from, comma-separated; * for any"
     )
@@ -169,10 +168,6 @@ class Settings(PoolDefaults):
     stall_timeout: PositiveDuration = Field(120.0, description="longest silence inside one answer")
     slow_reader_timeout: PositiveDuration = Field(
         300.0, description="longest a client may take no bytes of its answer"
-    )
-    body_timeout: PositiveDuration = Field(60.0, description="for a client to send its body")
-    client_idle_timeout: PositiveDuration = Field(
-        75.0, description="for the next request on a client's connection"
     )
     metrics_interval: PositiveDuration = Field(0.1, description="between polls of /metrics")
     health_interval: PositiveDuration = Field(1.0, description="between polls of /health")

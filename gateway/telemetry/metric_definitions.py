@@ -84,6 +84,16 @@ COMPLETION_TOKENS = _counter(
     "llm_gateway_completion_tokens_total", "Output tokens, as servers counted them.", *_SERVICE
 )
 
+KEY_REQUESTS = _counter(
+    "llm_gateway_key_requests_total", "Requests that have ended, by API key.", "key", "outcome"
+)
+KEY_TOKENS = _counter(
+    "llm_gateway_key_tokens_total",
+    "Tokens that servers counted, by API key and kind: prompt or completion.",
+    "key",
+    "kind",
+)
+
 # -- latency ----------------------------------------------------------------------------------
 
 E2E = _histogram(
@@ -304,6 +314,17 @@ RELOADS = _counter(
 
 # -- the gateway itself -----------------------------------------------------------------------
 
+CONNECTIONS = _gauge(
+    "llm_gateway_client_connections",
+    "Open connections of clients, or of administrators.",
+    "listener",
+)
+CUT_CONNECTIONS = _counter(
+    "llm_gateway_cut_connections_total",
+    "Connections closed, or not taken, because of a limit on connections or headers.",
+    "listener",
+    "reason",
+)
 LOST_LINES = _counter(
     "llm_gateway_lost_lines_total",
     "Lines of the journal or the request log that could not be written.",
@@ -314,8 +335,8 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Requests",
         (
-            *(REQUESTS, REFUSALS, FAILURES, RETRIES, FALLBACKS),
-            *(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS),
+            *(REQUESTS, REFUSALS, FAILURES, RETRIES, FALLBACKS, PROMPT_TOKENS, CACHED_TOKENS),
+            *(COMPLETION_TOKENS, KEY_REQUESTS, KEY_TOKENS),
         ),
     ),
     (
@@ -349,6 +370,6 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         ),
     ),
     ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),
-    ("The gateway itself", (LOST_LINES,)),
+    ("The gateway itself", (CONNECTIONS, CUT_CONNECTIONS, LOST_LINES)),
 )
 """Every metric, in the order of the document."""

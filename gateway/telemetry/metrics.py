@@ -50,10 +50,10 @@ class ServiceSeries:
         outcome = record.outcome
         _increment(self.outcomes, outcome)
         if record.reason is not None:
-            if outcome is Outcome.REFUSED or outcome is Outcome.EXPIRED:
-                _increment(self.refusals, record.reason)
-            elif outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
+            if outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
                 _increment(self.failures, record.reason)
+            else:
+                _increment(self.refusals, record.reason)
         if record.fallback_for is not None:
             self.fallbacks += 1
         if record.attempts:
@@ -90,6 +90,8 @@ class RequestMetrics(Collector):
     def __init__(self, *, services: Iterable[ServiceName]) -> None:
         """Start at zero; `services` are those that get series of their own."""
         self._series: dict[ServiceLabels, ServiceSeries] = {}
+        self._key_outcomes: dict[tuple[str, str], int] = {}
+        self._key_tokens: dict[tuple[str, str], int] = {}
         self.set_services(services)
 
     def set_services(self, services: Iterable[ServiceName]) -> None:
@@ -106,6 +108,18 @@ class RequestMetrics(Collector):
         if series is None:
             series = self._series[labels] = ServiceSeries()
         series.count(record)
+        if record.key is not None:
+            self._count_key(record.key, record)
+
+    def _count_key(self, key: str, record: RequestRecord) -> None:
+        outcomes = self._key_outcomes
+        outcomes[key, record.outcome] = outcomes.get((key, record.outcome), 0) + 1
+        for kind, tokens in (
+            ("prompt", record.prompt_tokens),
+            ("completion", record.completion_tokens),
+        ):
+            if tokens:
+                self._key_tokens[key, kind] = self._key_tokens.get((key, kind), 0) + tokens
 
     @property
     def series(self) -> Mapping[ServiceLabels, ServiceSeries]:
@@ -124,6 +138,16 @@ class RequestMetrics(Collector):
             )
             for labels, counted in series:
                 counter.add_metric(labels, count_of(counted))
+            yield counter
+        for definition, counted_of_keys in (
+            (definitions.KEY_REQUESTS, self._key_outcomes),
+            (definitions.KEY_TOKENS, self._key_tokens),
+        ):
+            counter = CounterMetricFamily(
+                definition.name, definition.meaning, labels=definition.labels
+            )
+            for key_labels, count in counted_of_keys.items():
+                counter.add_metric(key_labels, count)
             yield counter
         for definition, buckets_of in _HISTOGRAMS:
             histogram = HistogramMetricFamily(

@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import assert_never
 
 from gateway.scheduling.decisions import RefusalReason
-from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import BackendId, ServiceName
 
 
@@ -58,6 +57,7 @@ class RequestRecord:
         path: of the URL, without the query.
         outcome, status: how it ended; 499 where the client left before there was an answer.
         reason: why it was refused or how its last attempt failed.
+        key: name of the client's API key, never the key itself.
         pool, service, priority: None where the request ended before it was routed.
         fallback_for: the service that was asked for, where `service` answered in its place.
         model: the name that the client sent; `target_model` is the one that was sent on.
@@ -78,7 +78,8 @@ class RequestRecord:
     path: str
     outcome: Outcome
     status: int
-    reason: RefusalReason | FailureKind | None = None
+    reason: StrEnum | None = None
+    key: str | None = None
     pool: str | None = None
     service: ServiceName | None = None
     fallback_for: ServiceName | None = None

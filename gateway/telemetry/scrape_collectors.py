@@ -1,6 +1,7 @@
 """Metrics that are read off the gateway's state when a scrape asks, and cost nothing before."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -75,6 +76,39 @@ class LostLinesCollector(Collector):
         """Ask each output."""
         samples = [((output,), lost()) for output, lost in self._lost_lines.items()]
         yield family_of(definitions.LOST_LINES, samples)
+
+
+class _Connections(Protocol):
+    """What is asked of a listener's connections."""
+
+    @property
+    def counts(self) -> Mapping[Any, int]:
+        """Those that were cut, by reason."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class ConnectionsCollector(Collector):
+    """Connections of the listeners."""
+
+    def __init__(self, clients: _Connections, administrators: _Connections) -> None:
+        """Take the connections of both listeners."""
+        self._listeners = (("clients", clients), ("administration", administrators))
+
+    def collect(self) -> Iterator[Metric]:
+        """Count what is open, and tell what was cut."""
+        yield family_of(
+            definitions.CONNECTIONS, [((name,), len(each)) for name, each in self._listeners]
+        )
+        yield family_of(
+            definitions.CUT_CONNECTIONS,
+            [
+                ((name, str(reason)), count)
+                for name, each in self._listeners
+                for reason, count in each.counts.items()
+            ],
+        )
 
 
 def family_of(definition: MetricDefinition, samples: _Samples) -> Metric:

@@ -29,15 +29,34 @@ class ProtocolError(StrEnum):
     BODY_TOO_SLOW = "body_too_slow"
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
+    HEADER_TOO_LARGE = "header_too_large"
+    HEADER_TOO_SLOW = "header_too_slow"
+    KEY_REQUESTS = "key_requests"
+    """The API key has used up its requests per minute."""
+    KEY_TOKENS = "key_tokens"
+    """The API key has used up its tokens per minute."""
+    CONNECTIONS = "connections"
+    """Every place for a connection is taken by one with a request."""
+    CLIENT_CONNECTIONS = "connections_per_client"
+    CLIENT_IN_FLIGHT = "client_in_flight"
+    """One client, by key or address, has as many requests in flight as it may."""
+    GATEWAY_IN_FLIGHT = "gateway_in_flight"
+    """So have all clients together."""
+    BODY_MEMORY = "body_memory"
+    """The bodies of all requests in flight take as much memory as they may."""
     INTERNAL = "internal"
 
 
 class ErrorAnswer(NamedTuple):
-    """A whole HTTP answer; the writer adds Content-Length."""
+    """A whole HTTP answer; the writer adds Content-Length.
+
+    `reason` is what logs and metrics call it, where it is not told otherwise.
+    """
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    reason: ProtocolError | RefusalReason | None = None
 
 
 class _Error(NamedTuple):
@@ -63,7 +82,8 @@ def refusal_answer(
         retry_after_s: as the scheduler said; None means soon, where trying again can help at all.
         model: the client's model name.
     """
-    return _answer(_refusal(reason, model), retry_after_s=retry_after_s)
+    answer = _answer(_refusal(reason, model), retry_after_s=retry_after_s)
+    return answer._replace(reason=reason)
 
 
 def failure_answer(kind: FailureKind, *, retry_after_s: float | None = None) -> ErrorAnswer:
@@ -71,10 +91,35 @@ def failure_answer(kind: FailureKind, *, retry_after_s: float | None = None) -> 
     return _answer(_failure(kind), retry_after_s=retry_after_s)
 
 
-def protocol_answer(error: ProtocolError, *, detail: str = "") -> ErrorAnswer:
-    """The answer to a request that was sent wrongly; `detail` is added to the message."""
+def protocol_answer(
+    error: ProtocolError, *, detail: str = "", retry_after_s: float | None = None
+) -> ErrorAnswer:
+    """The answer to a request that was sent wrongly, or too often.
+
+    Args:
+        error: what was wrong.
+        detail: is added to the message.
+        retry_after_s: None means soon, where trying again can help at all.
+    """
     found = _protocol(error)
-    return _answer(found._replace(message=f"{found.message} {detail}".rstrip()))
+    message = f"{found.message} {detail}".rstrip()
+    answer = _answer(found._replace(message=message), retry_after_s=retry_after_s)
+    if error is ProtocolError.UNAUTHORIZED:  # RFC 9110, 11.6.1: a 401 names the scheme
+        answer = answer._replace(headers=(*answer.headers, (b"www-authenticate", b"Bearer")))
+    return answer._replace(reason=error)
+
+
+def model_not_allowed_answer(model: str) -> ErrorAnswer:
+    """The answer to a key that may not use a model, whether or not there is one of the name.
+
+    Both cases read the same, so that a key cannot find out what others use.
+    """
+    message = (
+        f"The model `{model}` does not exist, or this API key may not use it."
+        " GET /v1/models lists those it may use."
+    )
+    answer = _answer(_Error(404, "NotFoundError", message, param="model"))
+    return answer._replace(reason=RefusalReason.UNKNOWN_MODEL)
 
 
 def bad_request_answer(error: BadRequest) -> ErrorAnswer:
@@ -179,7 +224,7 @@ def _failure(kind: FailureKind) -> _Error:  # noqa: PLR0911 (one case per reason
             assert_never(kind)
 
 
-def _protocol(error: ProtocolError) -> _Error:  # noqa: PLR0911 (one case per reason)
+def _protocol(error: ProtocolError) -> _Error:  # noqa: C901, PLR0911, PLR0912 (a case per reason)
     match error:
         case ProtocolError.NOT_FOUND:
             return _Error(404, "NotFoundError", "There is nothing at this path.")
@@ -199,7 +244,32 @@ def _protocol(error: ProtocolError) -> _Error:  # noqa: PLR0911 (one case per re
             message = "A valid API key is needed: Authorization: Bearer <key>."
             return _Error(401, "AuthenticationError", message)
         case ProtocolError.FORBIDDEN:
-            return _Error(403, "PermissionDeniedError", "This API key may not do this.")
+            return _Error(403, "PermissionDeniedError", "This is not allowed.")
+        case ProtocolError.HEADER_TOO_LARGE:
+            return _Error(431, error, "The request's headers are too large, or too many.")
+        case ProtocolError.HEADER_TOO_SLOW:
+            return _Error(408, error, "The request's headers did not arrive in time.", retry=True)
+        case ProtocolError.CONNECTIONS:
+            message = "The gateway has too many connections. Try again later."
+            return _Error(503, error, message, retry=True)
+        case ProtocolError.CLIENT_CONNECTIONS:
+            message = "This address has too many connections. Close some, or use them again."
+            return _Error(429, error, message, retry=True)
+        case ProtocolError.KEY_REQUESTS:
+            message = "This API key has used up its requests per minute. Try again later."
+            return _Error(429, error, message, retry=True)
+        case ProtocolError.KEY_TOKENS:
+            message = "This API key has used up its tokens per minute. Try again later."
+            return _Error(429, error, message, retry=True)
+        case ProtocolError.CLIENT_IN_FLIGHT:
+            message = "This client has too many requests in flight. Wait for one of them to end."
+            return _Error(429, error, message, retry=True)
+        case ProtocolError.GATEWAY_IN_FLIGHT:
+            message = "The gateway has too many requests in flight. Try again later."
+            return _Error(503, error, message, retry=True)
+        case ProtocolError.BODY_MEMORY:
+            message = "The gateway holds too many large bodies at the moment. Try again later."
+            return _Error(503, error, message, retry=True)
         case ProtocolError.INTERNAL:
             message = "The gateway failed; its log tells more under this request's id. Try again."
             return _Error(500, "InternalServerError", message, retry=True)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.live.dns_server import dns_server
 from tests.control.running import ModelServer, eventually, pool, ready, running, settings
-from tests.discovery.dns_server import dns_server
 from tests.discovery.kubernetes_stub import (
     OBJECTIVES,
     PODS,

@@ -45,6 +45,7 @@ class KubernetesStub(RawServer):
         self.version = 100
         self.page = 500
         self._live: dict[str, list[asyncio.Queue[Step]]] = defaultdict(list)
+        self._history: dict[str, list[tuple[int, Step]]] = defaultdict(list)
 
     def put(self, path: str, subject: dict[str, object]) -> None:
         """Add or change an object; open watches are told."""
@@ -54,11 +55,15 @@ class KubernetesStub(RawServer):
         meta["resourceVersion"] = str(self.version)
         kind = "MODIFIED" if meta["name"] in self.objects[path] else "ADDED"
         self.objects[path][meta["name"]] = subject
-        self.tell(path, {"type": kind, "object": subject})
+        self._happened(path, {"type": kind, "object": subject})
 
     def delete(self, path: str, name: str) -> None:
         self.version += 1
-        self.tell(path, {"type": "DELETED", "object": self.objects[path].pop(name)})
+        self._happened(path, {"type": "DELETED", "object": self.objects[path].pop(name)})
+
+    def _happened(self, path: str, step: Step) -> None:
+        self._history[path].append((self.version, step))
+        self.tell(path, step)
 
     def tell(self, path: str, step: Step) -> None:
         """Send a step to every open watch."""
@@ -81,7 +86,7 @@ class KubernetesStub(RawServer):
                 await peer.send(_response(body.encode(), status))
             elif "watch" in query:
                 self.watches.append((path, query))
-                if not await self._watch(peer, path):
+                if not await self._watch(peer, path, int(query["resourceVersion"])):
                     return
             else:
                 self.lists.append((path, query))
@@ -98,8 +103,8 @@ class KubernetesStub(RawServer):
         meta = {"resourceVersion": str(self.version), "continue": more}
         return json.dumps({"kind": "List", "metadata": meta, "items": items[start:end]}).encode()
 
-    async def _watch(self, peer: Peer, path: str) -> bool:
-        """Replay a stream; return whether the connection can be used again."""
+    async def _watch(self, peer: Peer, path: str, since: int) -> bool:
+        """Replay what happened since, then a stream; return whether the connection goes on."""
         await peer.send(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
             b"transfer-encoding: chunked\r\n\r\n"
@@ -107,6 +112,9 @@ class KubernetesStub(RawServer):
         queue: asyncio.Queue[Step] = asyncio.Queue()
         self._live[path].append(queue)
         try:
+            for version, step in self._history[path]:
+                if version > since:
+                    queue.put_nowait(step)
             for step in self.streams[path].popleft() if self.streams[path] else ():
                 queue.put_nowait(step)
             gone = asyncio.ensure_future(peer.gone())

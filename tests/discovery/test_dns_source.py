@@ -6,9 +6,9 @@ from random import Random
 import dns.rcode
 import pytest
 
+from benchmarks.live.dns_server import DnsServer, dns_server
 from gateway.discovery.dns_source import DnsSource
 from gateway.settings.discovery import DnsDiscovery
-from tests.discovery.dns_server import DnsServer, dns_server
 from tests.discovery.reports import Seen
 from tests.server.raw_server import eventually
 

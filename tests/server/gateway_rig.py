@@ -20,9 +20,11 @@ from gateway.scheduling.policy import (
     RetryPolicy,
     SchedulingPolicy,
 )
+from gateway.server.api_keys import AccessControl
 from gateway.server.app import Listener, ListenOptions
 from gateway.server.backend_client import BackendClient
 from gateway.server.backend_directory import BackendDirectory
+from gateway.server.entrance import Entrance, EntranceLimits
 from gateway.server.front_end import FrontEnd
 from gateway.server.options import (
     BackendConnectOptions,
@@ -34,6 +36,7 @@ from gateway.server.options import (
 from gateway.server.proxy_handler import ProxyHandler
 from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.telemetry.request_record import RequestRecord
+from gateway.wire.credentials import KeyPolicy
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import RawServer
 
@@ -77,6 +80,8 @@ class Rig:
         options: FrontEndOptions | None = None,
         pool_options: PoolOptions | None = None,
         timeouts: BackendTimeouts | None = None,
+        limits: EntranceLimits | None = None,
+        keys: Sequence[KeyPolicy] | None = None,
     ) -> None:
         self.servers = list(servers)
         self.policy = policy or make_policy(*services)
@@ -110,6 +115,11 @@ class Rig:
         self.records = Records()
         ids = itertools.count()
         options = options or FrontEndOptions()
+        self.access = AccessControl(clock=monotonic_clock, salt=b"tests")
+        self.access.replace(keys or (), required=keys is not None)
+        self.entrance = Entrance(
+            access=self.access, pools=self.pools, clock=monotonic_clock, limits=limits
+        )
         self.front_end = FrontEnd(
             proxy=ProxyHandler(
                 pools=self.pools,
@@ -117,9 +127,11 @@ class Rig:
                 clock=monotonic_clock,
                 new_id=lambda: f"gw-{next(ids)}",
                 observer=self.records,
+                entrance=self.entrance,
             ),
             pools=self.pools,
             options=options,
+            entrance=self.entrance,
         )
         self.listener = Listener(self.front_end.handle, ListenOptions(idle_s=options.idle_s))
 

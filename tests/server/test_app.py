@@ -9,6 +9,7 @@ import pytest
 from gateway.runtime.clock import monotonic_clock
 from gateway.scheduling.decisions import RefusalReason
 from gateway.server.admin import AdminPages
+from gateway.server.admin_access import AdminAccess
 from gateway.server.app import Gateway, ListenOptions
 from gateway.server.backend_monitor import BackendMonitor
 from tests.server.gateway_rig import CHAT, Rig, chat
@@ -28,7 +29,9 @@ class Running:
         )
         self.gateway = Gateway(
             front_end=rig.front_end,
-            admin=AdminPages(pools=rig.pools, render_metrics=lambda: b""),
+            admin=AdminAccess(
+                AdminPages(pools=rig.pools, render_metrics=lambda: b"").handle, host="127.0.0.1"
+            ),
             pools=rig.pools,
             background=[monitor],
             listen=listen,

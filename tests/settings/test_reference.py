@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from gateway.settings.access import ApiKeySettings
 from gateway.settings.discovery import (
     DiscoverySettings,
     DnsDiscovery,
@@ -24,6 +25,7 @@ GROUPS = (
     Settings,
     PoolSettings,
     ServiceSettings,
+    ApiKeySettings,
     TargetSettings,
     ObjectiveSettings,
     DefaultObjectiveSettings,

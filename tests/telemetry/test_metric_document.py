@@ -6,15 +6,22 @@ from random import Random
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.scheduling.build import build_scheduler
+from gateway.server.client_connections import ClientConnections
+from gateway.server.options import ConnectionLimits
 from gateway.telemetry.control_collector import ControlCollector
 from gateway.telemetry.metric_definitions import SECTIONS, MetricKind
 from gateway.telemetry.metric_document import metric_document
 from gateway.telemetry.metrics import RequestMetrics
-from gateway.telemetry.scrape_collectors import LostLinesCollector, SchedulerCollector
+from gateway.telemetry.scrape_collectors import (
+    ConnectionsCollector,
+    LostLinesCollector,
+    SchedulerCollector,
+)
 from tests.builders import make_policy
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 DEFINITIONS = tuple(chain.from_iterable(definitions for _, definitions in SECTIONS))
+LIMITS = ConnectionLimits()
 UNITS = ("seconds", "bytes", "tokens", "requests", "sequences", "ratio")
 
 
@@ -25,6 +32,7 @@ def scraped_families() -> dict[str, str]:
     registry.register(RequestMetrics(services=[]))
     registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=0.0)]))
     registry.register(LostLinesCollector({}))
+    registry.register(ConnectionsCollector(ClientConnections(LIMITS), ClientConnections(LIMITS)))
     registry.register(ControlCollector(servers=list, sources=list, reloads=dict))
     page = generate_latest(registry).decode()
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))

@@ -12,6 +12,7 @@ from gateway.wire.error_response import (
     ProtocolError,
     bad_request_answer,
     failure_answer,
+    model_not_allowed_answer,
     protocol_answer,
     refusal_answer,
     stream_error_event,
@@ -53,6 +54,15 @@ PROTOCOL_ERRORS = {
     ProtocolError.UNSUPPORTED_ENCODING: 415,
     ProtocolError.UNAUTHORIZED: 401,
     ProtocolError.FORBIDDEN: 403,
+    ProtocolError.HEADER_TOO_LARGE: 431,
+    ProtocolError.HEADER_TOO_SLOW: 408,
+    ProtocolError.CONNECTIONS: 503,
+    ProtocolError.CLIENT_CONNECTIONS: 429,
+    ProtocolError.KEY_REQUESTS: 429,
+    ProtocolError.KEY_TOKENS: 429,
+    ProtocolError.CLIENT_IN_FLIGHT: 429,
+    ProtocolError.GATEWAY_IN_FLIGHT: 503,
+    ProtocolError.BODY_MEMORY: 503,
     ProtocolError.INTERNAL: 500,
 }
 FINAL = {
@@ -123,6 +133,18 @@ def test_without_a_forecast_the_wait_is_a_second() -> None:
     headers = dict(refusal_answer(RefusalReason.QUEUE_FULL).headers)
 
     assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (b"1", b"1000")
+
+
+def test_a_401_names_the_scheme() -> None:
+    assert (b"www-authenticate", b"Bearer") in protocol_answer(ProtocolError.UNAUTHORIZED).headers
+
+
+def test_a_model_that_a_key_may_not_use_is_answered_like_one_that_is_not_there() -> None:
+    answer = model_not_allowed_answer("m")
+
+    assert answer.status == 404
+    assert error_of(answer)["param"] == "model"
+    assert answer.reason is RefusalReason.UNKNOWN_MODEL
 
 
 def test_an_unknown_model_is_named_as_vllm_does_it() -> None:

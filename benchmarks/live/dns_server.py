@@ -13,9 +13,12 @@ import dns.rrset
 
 
 class DnsServer(asyncio.DatagramProtocol):
-    """Attributes:
-    records: texts by type of the one name it knows.
-    rcode: what every question is answered with instead, if set; None does not answer.
+    """Answers questions for one name.
+
+    Attributes:
+        records: texts by type.
+        rcode: what every question is answered with; None does not answer.
+        asked: questions so far.
     """
 
     def __init__(self, name: str) -> None:
@@ -27,10 +30,12 @@ class DnsServer(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the port."""
         self._transport = cast("asyncio.DatagramTransport", transport)
         self.port = transport.get_extra_info("sockname")[1]
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer a question."""
         self.asked += 1
         if self.rcode is None:
             return
@@ -49,6 +54,7 @@ class DnsServer(asyncio.DatagramProtocol):
 
 @asynccontextmanager
 async def dns_server(name: str) -> AsyncIterator[DnsServer]:
+    """Run a server for a name on a free port."""
     server = DnsServer(name)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 0))
