@@ -25,6 +25,7 @@ from benchmarks.live.chaos import ChaosPlan, check_chaos
 from benchmarks.live.dns_server import dns_server
 from benchmarks.live.drain import DrainPlan, check_drain
 from benchmarks.live.findings import Finding, as_json, table
+from benchmarks.live.forecasts import ForecastsPlan, check_forecasts
 from benchmarks.live.membership import (
     NAME,
     WAYS,
@@ -92,6 +93,29 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     return [*findings, await replayed(options.journal)]
 
 
+async def _forecasts(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    request_log = folder / "requests.jsonl"
+    names = adapter_names(_SLOTS)
+    options = SiteOptions(
+        servers=4,
+        adapters=names,
+        slots=_SLOTS,
+        time_scale=args.time_scale or 0.15,
+        settings={"request_log": str(request_log)},
+        folder=folder,
+    )
+    plan = ForecastsPlan(
+        requests=args.requests,
+        rate_rps=args.rate,
+        models=names,
+        slow=2,
+        request_log=request_log,
+    )
+    async with site_of_processes(options) as site:
+        findings = await check_forecasts(site, plan)
+    return [*findings, await replayed(options.journal)]
+
+
 async def _membership(args: argparse.Namespace, folder: Path) -> list[Finding]:
     async with dns_server(NAME) as dns:
         sources = Sources(folder, dns)
@@ -155,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         "--split-requests", type=int, default=1000, help="through the split (1000)"
     )
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
+    forecasts = commands.add_parser("forecasts", help="forecast and outcome, two slow servers")
+    _add(forecasts, _forecasts, 400, 0)
+    forecasts.add_argument("--rate", type=float, default=4.0, help="requests per second (4)")
     membership = commands.add_parser("membership", help="servers that are removed and added")
     _add(membership, _membership, 1000, 10)
     reloads = commands.add_parser("reloads", help="reloads, and an end under load")
