@@ -1,4 +1,4 @@
-"""Streams whose connection to the server breaks are continued by another server, token for token."""
+"""Streams whose connection breaks are continued by another server, token for token."""
 
 import asyncio
 from collections.abc import AsyncIterator
