@@ -151,11 +151,6 @@ class BackendState:
         held = self.prefixes.match(self.adapter_of(tracked.target), blocks)
         return max(1, tracked.prompt_tokens - int(held * tracked.block_tokens))
 
-    def start_of(self, tracked: TrackedRequest) -> tuple[str | None, int] | None:
-        """Under what a prompt's first block would be in `prefixes.held`; None without blocks."""
-        blocks = tracked.request.prefix_blocks
-        return (self.adapter_of(tracked.target), blocks[0]) if blocks else None
-
     def sequences_at(self, instant: float) -> int:
         """Our sequences in flight at a recent instant."""
         since = 0

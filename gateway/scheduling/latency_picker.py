@@ -40,7 +40,7 @@ class LatencyPicker:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
         policy = self._policy
         backends = [backend for backend, _ in servers]
-        slot_price, sequence_price = prices_among(tracked.target, backends, policy)
+        slot_price, sequence_price = self._prices(tracked.target, backends)
         budget_s, bound_s = picking_bounds(tracked)
         budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
         target = tracked.target
@@ -75,6 +75,18 @@ class LatencyPicker:
             costs = self._hedged(target, backends, costs, trust / _FULL_TRUST)
         return lowest(tracked, servers, costs, self._rng, tolerance=policy.tie_tolerance)
 
+    def _prices(self, target: str, backends: Sequence[BackendState]) -> tuple[float, float]:
+        """(of an adapter slot, of a sequence in flight) for a request to one of `backends`.
+
+        The first grows with the share of slots in use and is for adapters; the second is for base
+        models.
+        """
+        if target in backends[0].lora_models:
+            scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
+            return self._policy.slot_price * scarcity, 0.0
+        most = max([b.sequences + b.external_running for b in backends])
+        return 0.0, _OUTSTANDING_PRICE / (1.0 + most)
+
     def _hedged(
         self, target: str, backends: Sequence[BackendState], costs: list[float], by_forecast: float
     ) -> list[float]:
@@ -94,17 +106,3 @@ def _before(prediction: Prediction, bound_s: float) -> float:
     stall_s = prediction.own_prefill_s / _REMAINING_TOKENS
     before_s = max(0.001, prediction.tpot_s - prediction.own_step_s - stall_s)
     return exceeding(before_s / bound_s, prediction.tpot_steepness)
-
-
-def prices_among(
-    target: str, backends: Sequence[BackendState], policy: PickerPolicy
-) -> tuple[float, float]:
-    """(of an adapter slot, of a sequence in flight) for a request to one of `backends`.
-
-    The first grows with the share of slots in use and is for adapters, the second for base models.
-    """
-    if target in backends[0].lora_models:
-        scarcity = min(1.0, sum([b.adapters.crowding for b in backends]) / len(backends))
-        return policy.slot_price * scarcity, 0.0
-    most = max([b.sequences + b.external_running for b in backends])
-    return 0.0, _OUTSTANDING_PRICE / (1.0 + most)

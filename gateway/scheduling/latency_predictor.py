@@ -9,7 +9,6 @@ followed as a bias and a spread (forecast_error.py).
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
-from gateway.scheduling.miss_risk import exceeding
 from gateway.scheduling.model import BackendId, Forecast
 from gateway.scheduling.outlook import NEVER, NO_GLANCE, Glance, Outlook
 from gateway.scheduling.pool_timings import PoolTimings
@@ -181,23 +180,13 @@ class LatencyPredictor:
         ttft_per_token_s = (per_token_s + base_s / outlook.room) * outlook.ttft_median
         pending_s = backend.pending_prefill_tokens * ttft_per_token_s
         per_s = stretch * outlook.tpot_median
-        tpot_s = (base_s + outlook.per_sequence_s) * per_s
-        chance = misses_per_s = 0.0
-        if backend.tpot_bounds:
-            steepness = outlook.tpot_steepness
-            chance = exceeding(tpot_s / backend.strictest_tpot_s, steepness)
-            misses_per_s = backend.decoding * chance * (1.0 - chance) * steepness / tpot_s
         return Glance(
             (outlook.overhead_s + base_s) * outlook.ttft_median + pending_s,
             ttft_per_token_s,
-            tpot_s,
+            (base_s + outlook.per_sequence_s) * per_s,
             outlook.per_context_token_s * per_s,
             1.0 / stretch,
             per_token_s,
-            outlook.ttft_steepness,
-            chance,
-            base_s * per_s,
-            misses_per_s,
         )
 
     def is_known(self, backend_id: BackendId) -> bool:

@@ -40,9 +40,6 @@ class Glance(NamedTuple):
 
     TTFT is about `ttft_s + ttft_per_token_s * prompt tokens`, TPOT about `tpot_s +
     tpot_per_token_s * its tokens of context`; `certain_share` of that TPOT is a lower bound.
-    `tpot_before_s` is about the TPOT of those that run there without it; it exceeds the strictest
-    bound there with `tpot_miss_chance`, and for each second it grows by `misses_per_tpot_s` more
-    of them are expected to.
     """
 
     ttft_s: float
@@ -51,10 +48,6 @@ class Glance(NamedTuple):
     tpot_per_token_s: float
     certain_share: float
     prefill_per_token_s: float
-    ttft_steepness: float
-    tpot_miss_chance: float
-    tpot_before_s: float
-    misses_per_tpot_s: float
 
 
 NO_OUTLOOK = Outlook(
@@ -75,6 +68,6 @@ NO_OUTLOOK = Outlook(
     tpot_steepness=1.0,
     trust=1.0,
 )
-NO_GLANCE = Glance(0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0)
+NO_GLANCE = Glance(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 NEVER = float("-inf")
 """An outlook that is fresh until then has to be made anew."""

@@ -13,26 +13,22 @@ class PrefixIndex:
 
     A prefix is touched from its end to its start, so that its end is always dropped first and
     what is held of a prompt is a prefix of it: the longest match is found by bisection.
-
-    Attributes:
-        capacity_blocks: bound on the number of hashes kept.
-        held: the hashes, least recently used first; to be read only.
     """
 
-    __slots__ = ("capacity_blocks", "held")
+    __slots__ = ("_blocks", "capacity_blocks")
 
     def __init__(self, *, capacity_blocks: int) -> None:
         """Start empty; `capacity_blocks` bounds the number of hashes kept."""
         self.capacity_blocks = capacity_blocks
-        self.held: OrderedDict[tuple[str | None, int] | None, None] = OrderedDict()
+        self._blocks: OrderedDict[tuple[str | None, int], None] = OrderedDict()
 
     def __len__(self) -> int:
         """Number of hashes kept."""
-        return len(self.held)
+        return len(self._blocks)
 
     def match(self, adapter: str | None, blocks: tuple[int, ...]) -> int:
         """How many of the leading `blocks` are held."""
-        held = self.held
+        held = self._blocks
         if not blocks or (adapter, blocks[0]) not in held:
             return 0
         low, high = 1, len(blocks)
@@ -46,7 +42,7 @@ class PrefixIndex:
 
     def add(self, adapter: str | None, blocks: tuple[int, ...]) -> None:
         """Note that the server computes (or reuses) these blocks now."""
-        held = self.held
+        held = self._blocks
         for block in reversed(blocks):
             key = (adapter, block)
             if key in held:
@@ -58,4 +54,4 @@ class PrefixIndex:
 
     def clear(self) -> None:
         """The server restarted."""
-        self.held.clear()
+        self._blocks.clear()

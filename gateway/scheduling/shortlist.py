@@ -6,9 +6,10 @@ from random import Random
 
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import Capacity
-from gateway.scheduling.first_sight import FirstSight
+from gateway.scheduling.bounds import picking_bounds
+from gateway.scheduling.capacity import Capacity, exceeds
 from gateway.scheduling.latency_predictor import LatencyPredictor
+from gateway.scheduling.outlook import NO_GLANCE
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -19,7 +20,7 @@ _SAMPLE = 64
 
 
 class Shortlist:
-    """Puts servers in order of their costs at first sight."""
+    """Puts servers in order of a rough cost: the picker's headroom and prices, without misses."""
 
     def __init__(
         self,
@@ -37,7 +38,8 @@ class Shortlist:
         self._predictor = predictor
         self._ledger = ledger
         self._rng = rng
-        self._first_sight = FirstSight(predictor=predictor, capacity=capacity, policy=policy)
+        self._capacity = capacity
+        self._policy = policy
 
     def batches(
         self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
@@ -86,7 +88,53 @@ class Shortlist:
     def _best_first(
         self, tracked: TrackedRequest, backends: Sequence[BackendState], now: float
     ) -> Iterator[BackendState]:
-        order = self._first_sight.costs(tracked, backends, now=now)
+        order = self._costs(tracked, backends, now)
         heapify(order)
         while order:
             yield backends[heappop(order)[1]]
+
+    def _costs(
+        self, tracked: TrackedRequest, backends: Sequence[BackendState], now: float
+    ) -> list[tuple[float, int]]:
+        glance = self._predictor.glance
+        target = tracked.target
+        own = tracked.prompt_tokens
+        context = own + tracked.expected_output_tokens / 2
+        ttft_s, tpot_s = picking_bounds(tracked)
+        per_budget = 1.0 / max(0.001, ttft_s - (now - tracked.arrived_at))
+        bound_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
+        per_bound = 0.0 if tpot_s is None else 1.0 / tpot_s
+        margin = self._capacity.margin_of(tracked)
+        slot_price = 0.0
+        if target in backends[0].lora_models:
+            crowding = sum([backend.adapters.crowding for backend in backends]) / len(backends)
+            slot_price = self._policy.slot_price * min(1.0, crowding)
+        prefill_price = own * self._policy.prefill_price_per_s
+        order: list[tuple[float, int]] = []
+        for number, backend in enumerate(backends):
+            if now >= backend.fresh_until or backend.glance is NO_GLANCE:
+                glance(backend, now=now)
+            ttft_s, ttft_per_token_s, tpot_s, tpot_per_token_s, certain, per_prefill_token_s = (
+                backend.glance
+            )
+            tpot_s += context * tpot_per_token_s
+            others_s = backend.strictest_tpot_s
+            strictest_s = bound_s if bound_s < others_s else others_s  # noqa: FURB136 - hot
+            if (
+                tpot_s * certain > margin * strictest_s
+                and backend.in_flight
+                and not exceeds(backend, tracked)
+            ):
+                continue
+            ttft_ratio = (ttft_s + own * ttft_per_token_s) * per_budget
+            tpot_ratio = tpot_s * per_bound
+            cost = ttft_ratio if ttft_ratio > tpot_ratio else tpot_ratio  # noqa: FURB136 - hot
+            cost += prefill_price * per_prefill_token_s
+            if target in backend.lora_models:
+                adapters = backend.adapters
+                active = adapters.active.get(target, 0)
+                if not active and adapters.crowding >= 1.0 and not adapters.admits(target):
+                    continue
+                cost += slot_price / (1.0 + active)
+            order.append((cost, number))
+        return order

@@ -20,7 +20,7 @@ _MOST_OVERTAKEN = 1
 _HEADS_WATCHED = 8
 _FEW = 12
 """Up to so many servers, all get a full forecast."""
-_ENOUGH = 4
+_ENOUGH = 8
 """Open servers that are compared when there are more."""
 _LARGE_SHARE = 0.25
 

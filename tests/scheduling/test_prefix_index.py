@@ -91,6 +91,6 @@ def test_what_is_held_is_bounded_and_a_prefix_of_every_prompt(
         assert index.match(adapter, chained(prompt)) == min(capacity, len(prompt))
     for adapter, prompt in (*sent, asked):
         blocks = chained(prompt)
-        one_by_one = [(adapter, block) in index.held for block in blocks]
+        one_by_one = [(adapter, block) in index._blocks for block in blocks]
         assert one_by_one == sorted(one_by_one, reverse=True), "a prefix has a hole"
         assert index.match(adapter, blocks) == sum(one_by_one)
