@@ -30,8 +30,11 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110, 7.6.1, and those that older software sends from hop to hop."""
 _NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
-_STEERING = (b"x-gateway-", b"x-slo-", b"x-llm-d-slo-")
-"""Prefixes of the headers that speak to the gateway."""
+_STEERING = (
+    *(b"x-gateway-", b"x-slo-", b"x-llm-d-"),
+    *(b"x-data-parallel-", b"x-prefiller-", b"x-encoder-hosts-", b"x-session-token"),
+)
+"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask."""
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _TOKEN_CHARACTERS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What the name of a header is made of: RFC 9110, 5.6.2."""
