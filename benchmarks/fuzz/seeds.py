@@ -36,7 +36,8 @@ SEEDS: MappingProxyType[str, tuple[bytes, ...]] = MappingProxyType(
                 b'vllm:num_requests_running{model_name="m",engine="0"} 1.0\n'
                 b'vllm:kv_cache_usage_perc{engine="0"} 0.5\nvllm:num_requests_waiting 3\n'
                 b'vllm:lora_requests_info{max_lora="4",running_lora_adapters="a,b",'
-                b'waiting_lora_adapters=""} 1.7e+09\nvllm:iteration_tokens_total_bucket{le="64"} 5\n'
+                b'waiting_lora_adapters=""} 1.7e+09\n'
+                b'vllm:iteration_tokens_total_bucket{le="64"} 5\n'
                 b'vllm:cache_config_info{block_size="16",num_gpu_blocks="100"} 1.0\n'
             ),
             b'{"object":"list","data":[{"id":"m","parent":null,"max_model_len":100}]}',

@@ -128,7 +128,7 @@ def test_where_keys_are_needed_they_are_not_passed_on() -> None:
 )
 def test_what_leaves_a_door_open_is_warned_of(
     text: str,
-    warned: bool,
+    warned: bool,  # noqa: FBT001
     tmp_path: Path,
 ) -> None:
     assert bool(warnings(loaded(tmp_path, text))) is warned
