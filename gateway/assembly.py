@@ -30,6 +30,7 @@ from gateway.control.served_pools import ServedPool, ServedPools
 from gateway.control.server_options import connection_limits, front_end_options
 from gateway.pool_assembly import build_pools
 from gateway.runtime.clock import monotonic_clock, wall_clock
+from gateway.runtime.loop_lag import LoopLag
 from gateway.runtime.periodic import Periodic
 from gateway.scheduling.model import ServiceName
 from gateway.server.admin import AdminPages
@@ -51,12 +52,17 @@ from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
 from gateway.telemetry.scrape_collectors import (
     ConnectionsCollector,
+    LoopLagCollector,
     LostLinesCollector,
     SchedulerCollector,
 )
 
 _LOG = logging.getLogger("gateway")
 _LOG_FLUSH_S = 1.0
+_COLLECT_EVERY = (10_000, 20, 20)
+"""Thresholds of the garbage collector. A request leaves no cycles behind, only some 30 objects in
+bounded records; the default (700, 10, 10) looks through those so often that it costs a fifth of the
+time. docs/decisions/0009-collector-and-event-loop.md"""
 _DESCRIPTORS_PER_STREAM = 2
 _DESCRIPTORS_KEPT = 200
 """Descriptors that are not streams: listeners, polls of servers, files, the interpreter's."""
@@ -112,6 +118,7 @@ async def serve(
         # What exists now lives as long as the process: no collection needs to look at it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECT_EVERY)
         await gateway.run(
             stop=stop, drain_s=lambda: configuration.settings.drain_timeout, started=announce
         )
@@ -141,7 +148,13 @@ def build_gateway(
         version=version("llm-instance-gateway"),
     )
     observers: list[RequestObserver] = [metrics, live.recent]
-    background: list[Background] = [*(pool.monitor for pool in pools), live.feed]
+    lag = LoopLagCollector()
+    registry.register(lag)
+    background: list[Background] = [
+        *(pool.monitor for pool in pools),
+        live.feed,
+        LoopLag(lag.observe, clock=monotonic_clock),
+    ]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
         observers.append(log)
@@ -232,11 +245,11 @@ def _control_collector(
     pools: Sequence[ServedPool], discovery: Discovery, configuration: ConfigurationInForce
 ) -> ControlCollector:
     return ControlCollector(
-        servers=lambda: [
-            (pool.servers.name, status.state)
+        servers=lambda: {
+            (pool.servers.name, state): count
             for pool in pools
-            for status in pool.servers.statuses()
-        ],
+            for state, count in pool.servers.counts().items()
+        },
         sources=lambda: [
             SourceFigures(report.pool, report.source, report.errors, report.age_s)
             for report in discovery.reports

@@ -90,7 +90,7 @@ def welcome(url: str, admin_url: str, what: str, model: str) -> str:
     """What to do with the demo: lines that work as pasted into a shell."""
     return f"""
 The gateway serves {url}/v1 from {what}.
-Metrics: {admin_url}/metrics  End: Ctrl-C
+Watch it: {admin_url}/  Metrics: {admin_url}/metrics  End: Ctrl-C
 
 # with curl
 curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\

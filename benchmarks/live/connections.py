@@ -143,8 +143,7 @@ def main(streams: int, slow: int) -> None:
                 continue
         asyncio.run(_measure(ports, server.pid, streams, slow))
         memory = Path(f"/proc/{gateway.pid}/status").read_text(encoding="ascii")
-        print(next(line for line in memory.split("
-") if line.startswith("VmHWM")))
+        print(next(line for line in memory.split("\n") if line.startswith("VmHWM")))
     finally:
         gateway.terminate()
         server.terminate()

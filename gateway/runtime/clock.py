@@ -10,11 +10,9 @@ WallClock = Callable[[], float]
 """Seconds since 1970-01-01 UTC; for logs and dates, never for durations."""
 
 
-def monotonic_clock() -> float:
-    """Read the monotonic clock, in seconds. It is also the clock of the event loops."""
-    return time.monotonic()  # noqa: TID251 (this file is its home)
+# The functions themselves: a frame of Python around each would double what reading a clock costs.
+monotonic_clock: Clock = time.monotonic  # noqa: TID251 (this file is its home)
+"""Reads the monotonic clock, in seconds. It is also the clock of the event loops."""
 
-
-def wall_clock() -> float:
-    """Read the wall clock, in seconds since 1970-01-01 UTC."""
-    return time.time()  # noqa: TID251 (this file is its home)
+wall_clock: WallClock = time.time  # noqa: TID251 (this file is its home)
+"""Reads the wall clock, in seconds since 1970-01-01 UTC."""

@@ -7,8 +7,13 @@ _MEMORY_S = 10.0
 _SHORTEST_S = 1.0
 _LONGEST_S = 60.0
 _JITTER = 0.25
+_FREE_SHARE = 0.5
+"""Of the rate of dispatches, what those who come back will find free after an overload."""
+_HOPED_SHARE = 0.03
+_PAUSE_S = 2.0
+_NEWEST_SHARE = 0.5
 _KNOWN_AFTER_S = 1.0
-"""A queue must have stood this long before its rate of dispatches says what servers can take."""
+"""A scarcity must last this long before the rate of dispatches says what servers can take."""
 
 
 class _Rate:
@@ -28,6 +33,30 @@ class _Rate:
         return self._weight * exp((self._at - now) / _MEMORY_S) / _MEMORY_S
 
 
+class _Overload:
+    """How long overloads last: spells of refusals without a pause of two seconds in them."""
+
+    __slots__ = ("_began_at", "_last_at", "_typical_s")
+
+    def __init__(self) -> None:
+        self._began_at = self._last_at = float("-inf")
+        self._typical_s = 0.0
+
+    def refused(self, *, now: float) -> float:
+        """Take in a refusal; return how long the overload will go on.
+
+        As long as the others did; one that lasts longer goes on for as long as it has lasted.
+        """
+        if now - self._last_at > _PAUSE_S:
+            if self._last_at > self._began_at:
+                lasted_s = self._last_at - self._began_at
+                self._typical_s += _NEWEST_SHARE * (lasted_s - self._typical_s)
+            self._began_at = now
+        self._last_at = now
+        age_s = now - self._began_at
+        return self._typical_s - age_s if age_s < self._typical_s else age_s
+
+
 class DrainRate:
     """Rates of dispatches, of all requests and of Non-Critical ones, and who was sent away."""
 
@@ -36,13 +65,16 @@ class DrainRate:
         self._rng = rng
         self._all = _Rate()
         self._non_critical = _Rate()
+        self._overload = _Overload()
         self._sent_away = 0.0
         self._sent_away_at = 0.0
-        self._queue_since = 0.0
+        self._scarce_since = self._scarce_at = float("-inf")
 
-    def queue_began(self, *, now: float) -> None:
-        """The first request of an empty queue begins to wait."""
-        self._queue_since = now
+    def none_is_open(self, *, now: float) -> None:
+        """No server is open to an arrival; a pause of two seconds ends the scarcity."""
+        if now - self._scarce_at > _PAUSE_S:
+            self._scarce_since = now
+        self._scarce_at = now
 
     def dispatched(self, *, critical: bool, now: float) -> None:
         """Take in one dispatch."""
@@ -51,30 +83,32 @@ class DrainRate:
             self._non_critical.count(now)
 
     def non_critical_wait_s(self, *, critical: int, non_critical: int, now: float) -> float:
-        """How long a Non-Critical arrival would wait behind so many; 0 where nothing is known.
+        """How long a Non-Critical arrival that found no server open would wait behind so many.
 
-        Critical ones leave at the rate of all dispatches, Non-Critical ones at their own.
+        Critical ones leave at the rate of all dispatches, Non-Critical ones at their own and a
+        little more, so that some wait for what Critical ones leave unexpectedly. 0 where
+        nothing is known: within the first second of a scarcity, or with hardly any dispatches.
         """
+        self.none_is_open(now=now)
         every = self._all.at(now)
-        stood = bool(critical or non_critical) and now - self._queue_since >= _KNOWN_AFTER_S
-        if not stood or every * _MEMORY_S < 1.0:
+        if now - self._scarce_since < _KNOWN_AFTER_S or every * _MEMORY_S < 1.0:
             return 0.0
-        own = self._non_critical.at(now)
-        if critical and own * _MEMORY_S < 1.0:
-            return float("inf")
-        return critical / every + (non_critical + 1) / max(own, every if not critical else own)
+        own = self._non_critical.at(now) + _HOPED_SHARE * every
+        return critical / every + (non_critical + 1) / own
 
     def retry_after_s(self, *, waiting: int, now: float) -> float:
         """When a refused client should come back: 1 to 60 s, jittered.
 
-        It comes after those that wait and after those that were sent away before it; these are
-        counted as a backlog that drains at the rate of dispatches.
+        It comes when the overload is over, as far as can be told, after those that wait and those
+        that were sent away before it. They are counted as a backlog that drains at the part of
+        the rate of dispatches that is hoped to be free for it.
         """
-        rate = self._all.at(now)
+        overload_s = self._overload.refused(now=now)
+        rate = _FREE_SHARE * self._all.at(now)
         left = self._sent_away - rate * (now - self._sent_away_at)
         self._sent_away = max(0.0, left) + 1.0
         self._sent_away_at = now
         if rate <= 0.0:
             return _LONGEST_S if waiting else _SHORTEST_S
-        wait_s = (waiting + self._sent_away) / rate * (1.0 + _JITTER * self._rng.random())
-        return min(_LONGEST_S, max(_SHORTEST_S, wait_s))
+        wait_s = overload_s + (waiting + self._sent_away) / rate
+        return min(_LONGEST_S, max(_SHORTEST_S, wait_s * (1.0 + _JITTER * self._rng.random())))

@@ -21,6 +21,10 @@ class ServiceOrder(Protocol):
         """Yield `heads` (one per service and target model), first to be served first."""
         ...
 
+    def goes_behind(self, tracked: TrackedRequest, *, now: float) -> bool:
+        """Whether a request may not go before others that wait, even where they do not fit."""
+        ...
+
     def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
         """A request is about to wait; `waiting` are the services that have some waiting."""
         ...
@@ -36,6 +40,11 @@ class ServiceOrder(Protocol):
 
 class FirstComeFirstServed:
     """The oldest original arrival first, whatever its service."""
+
+    def goes_behind(self, tracked: TrackedRequest, *, now: float) -> bool:
+        """No."""
+        del tracked, now
+        return False
 
     def ordered(self, heads: Sequence[TrackedRequest], *, now: float) -> Iterable[TrackedRequest]:
         """Sort by arrival; the sequence number breaks ties."""
@@ -61,7 +70,7 @@ class EarliestDeadlineFirst(FirstComeFirstServed):
         return sorted(heads, key=_deadline)
 
 
-class LeastServedFirst:
+class LeastServedFirst(FirstComeFirstServed):
     """The service that was served least, by weight; virtual counters as in VTC.
 
     Idle time banks nothing: a service that returns is lifted to the least of those that wait, and
@@ -165,6 +174,10 @@ class RailedOrder:
                 yield from self._order.ordered(some, now=now)
             else:
                 yield from self._in_turn(some, self._sub_flows, now)
+
+    def goes_behind(self, tracked: TrackedRequest, *, now: float) -> bool:
+        """Whether its service is above its share."""
+        return self._shares.is_above(tracked.service, now=now)
 
     def waits(self, tracked: TrackedRequest, waiting: Collection[ServiceName]) -> None:
         """Tell the order inside."""

@@ -24,6 +24,7 @@ class Adherence:
     Attributes:
         ended, missed: requests that count for fairness.
         all_ended, all_missed: every request, as reported.
+        judged_total, missed_total: likewise, ever since the start.
         in_flight, expected_misses: dispatched requests without an outcome, and the sum of their
             probabilities to miss.
     """
@@ -36,7 +37,9 @@ class Adherence:
         "ended",
         "expected_misses",
         "in_flight",
+        "judged_total",
         "missed",
+        "missed_total",
     )
 
     def __init__(self, *, window_s: float) -> None:
@@ -44,6 +47,7 @@ class Adherence:
         self._bucket_s = window_s / _BUCKETS
         self._buckets: deque[list[int]] = deque()
         self.ended = self.missed = self.all_ended = self.all_missed = 0
+        self.judged_total = self.missed_total = 0
         self.in_flight = 0
         self.expected_misses = 0.0
 
@@ -56,9 +60,11 @@ class Adherence:
         bucket = self._buckets[-1]
         bucket[3] += 1
         self.all_ended += 1
+        self.judged_total += 1
         if missed:
             bucket[4] += 1
             self.all_missed += 1
+            self.missed_total += 1
         if burns:
             bucket[1] += 1
             self.ended += 1

@@ -97,6 +97,7 @@ class ServiceSnapshot:
         attainment: share of those ended that met it (without an objective: that were served);
             None while none has ended.
         ended, missed: requests whose outcome is certain, also if they still wait or run.
+        judged_total, missed_total: the same since the start, whatever the window.
         in_flight: requests at servers whose outcome is not certain yet.
         expected_misses: sum of their probabilities to miss.
         burn: use of the error budget; 1.0 is exactly at the target, by the fairness weight.
@@ -109,6 +110,8 @@ class ServiceSnapshot:
     attainment: float | None
     ended: int
     missed: int
+    judged_total: int
+    missed_total: int
     in_flight: int
     expected_misses: float
     burn: float

@@ -71,6 +71,8 @@ def _service(service: LLMService, adherences: SloAdherence, *, now: float) -> Se
         attainment=1.0 - missed / ended if ended else None,
         ended=ended,
         missed=missed,
+        judged_total=adherence.judged_total,
+        missed_total=adherence.missed_total,
         in_flight=adherence.in_flight,
         expected_misses=max(0.0, adherence.expected_misses),  # a sum of floats added and taken off
         burn=burn,

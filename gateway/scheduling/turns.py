@@ -94,7 +94,13 @@ class Turns:
         before = [
             head for lane in self._queue.lanes() if lane >= own for head in self._queue.heads(lane)
         ]
-        entitled = [head for head in before if self.keeps_servers(head)]
+        behind = self._rules.order.goes_behind(tracked, now=now)
+        entitled = [
+            head
+            for head in before
+            if self.keeps_servers(head)
+            or (behind and not head.late and head.service.name != tracked.service.name)
+        ]
         if entitled:
             backends = [backend for backend in backends if not is_kept(backend, entitled)]
         servers = self.open_for(tracked, backends, now=now)

@@ -42,7 +42,13 @@ class ResponseHead(NamedTuple):
 
 
 class ReadFlow(Protocol):
-    """What a sink holds to slow the server down."""
+    """What a sink holds to slow the server down.
+
+    Attributes:
+        last_data_at: when the newest bytes came, by the clock of the connection.
+    """
+
+    last_data_at: float
 
     def pause_reading(self) -> None:
         """Read no more from the server until `resume_reading`. Repeating it is harmless."""

@@ -23,6 +23,7 @@ class RequestProgress:
         started_at: when the request's head had come.
         parsed, route: set when the body is understood and its model known.
         dispatch, dispatched_at, attempts: the newest attempt and the number of them.
+        continuations: how often another server went on with the answer.
         queued_s: waiting for the scheduler, over all attempts.
         overhead_s: the gateway's own time before the first attempt.
         first_token_at: of the newest attempt.
@@ -32,6 +33,7 @@ class RequestProgress:
 
     __slots__ = (
         "attempts",
+        "continuations",
         "dispatch",
         "dispatched_at",
         "first_token_at",
@@ -60,6 +62,7 @@ class RequestProgress:
         self.dispatch: Dispatch | None = None
         self.dispatched_at = 0.0
         self.attempts = 0
+        self.continuations = 0
         self.queued_s = 0.0
         self.overhead_s: float | None = None
         self.first_token_at: float | None = None
@@ -72,9 +75,18 @@ class RequestProgress:
         self.outcome = outcome
         self.reason = reason
 
-    def dispatched(self, dispatch: Dispatch, *, asked_at: float, now: float) -> None:
-        """Note the scheduler's order, and how long it was waited for."""
+    def dispatched(
+        self, dispatch: Dispatch, *, asked_at: float, now: float, resumes: bool = False
+    ) -> None:
+        """Note the scheduler's order, and how long it was waited for.
+
+        If it is for the rest of an answer, what the first server was sent stays what is compared
+        with its forecast.
+        """
         self.queued_s += now - asked_at
+        if resumes:
+            self.attempts += 1
+            return
         self.dispatch = dispatch
         self.dispatched_at = now
         self.attempts += 1
@@ -104,6 +116,7 @@ class RequestProgress:
             backend_id=None if dispatch is None else dispatch.backend_id,
             streamed=parsed is not None and parsed.streamed,
             attempts=self.attempts,
+            continuations=self.continuations,
             e2e_s=now - self.started_at,
             ttft_s=None if first_token_at is None else first_token_at - self.started_at,
             queue_s=self.queued_s,

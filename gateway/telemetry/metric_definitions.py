@@ -14,6 +14,7 @@ _PER_TOKEN = (
     *(0.15, 0.2, 0.3, 0.5, 1, 2, 5),
 )
 _OVERHEAD = (5e-05, 0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+_LAG = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 _ERROR = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2, 5)
 
 
@@ -66,6 +67,11 @@ FAILURES = _counter(
 )
 RETRIES = _counter(
     "llm_gateway_retries_total", "Attempts on a server after the first one.", *_SERVICE
+)
+CONTINUATIONS = _counter(
+    "llm_gateway_continuations_total",
+    "Times that another server went on with a stream whose server had failed.",
+    *_SERVICE,
 )
 FALLBACKS = _counter(
     "llm_gateway_fallbacks_total",
@@ -172,6 +178,21 @@ SERVICE_BURN = _gauge(
     " 1 is exactly at the target, above it is worse.",
     *_SERVICE,
 )
+SERVICE_TARGET = _gauge(
+    "llm_gateway_service_target_ratio",
+    "Share of its requests that must meet the service's objective; absent without one.",
+    *_SERVICE,
+)
+SERVICE_JUDGED = _counter(
+    "llm_gateway_service_judged_total",
+    "Requests of which it is certain whether they meet the service's objective.",
+    *_SERVICE,
+)
+SERVICE_MISSED = _counter(
+    "llm_gateway_service_missed_total",
+    "Those of them that missed it; without an objective, those that were not served.",
+    *_SERVICE,
+)
 SERVICE_IN_FLIGHT = _gauge(
     "llm_gateway_service_in_flight",
     "Requests at servers that have neither met nor missed the objective yet.",
@@ -211,6 +232,12 @@ BACKEND_FAILURES = _counter(
     "Attempts that failed at the server, by what happened; those made good elsewhere too.",
     *_BACKEND,
     "reason",
+)
+BACKEND_SATURATION = _gauge(
+    "llm_gateway_backend_saturation_ratio",
+    "Share in use of what is scarcest there: places, prefill, KV cache, or pace (TPOT against the"
+    " strictest objective there).",
+    *_BACKEND,
 )
 BACKEND_IN_FLIGHT = _gauge(
     "llm_gateway_backend_requests_in_flight", "Our requests at the server.", *_BACKEND
@@ -325,6 +352,14 @@ CUT_CONNECTIONS = _counter(
     "listener",
     "reason",
 )
+LOOP_LAG = MetricDefinition(
+    "llm_gateway_event_loop_lag_seconds",
+    MetricKind.HISTOGRAM,
+    "How late the event loop wakes who waited a quarter of a second; large values mean that the"
+    " gateway has too little CPU.",
+    (),
+    _LAG,
+)
 LOST_LINES = _counter(
     "llm_gateway_lost_lines_total",
     "Lines of the journal or the request log that could not be written.",
@@ -335,8 +370,8 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Requests",
         (
-            *(REQUESTS, REFUSALS, FAILURES, RETRIES, FALLBACKS, PROMPT_TOKENS, CACHED_TOKENS),
-            *(COMPLETION_TOKENS, KEY_REQUESTS, KEY_TOKENS),
+            *(REQUESTS, REFUSALS, FAILURES, RETRIES, CONTINUATIONS, FALLBACKS),
+            *(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, KEY_REQUESTS, KEY_TOKENS),
         ),
     ),
     (
@@ -349,12 +384,15 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     ),
     (
         "Services",
-        (SERVICE_ATTAINMENT, SERVICE_BURN, SERVICE_IN_FLIGHT, SERVICE_EXPECTED_MISSES),
+        (
+            *(SERVICE_ATTAINMENT, SERVICE_BURN, SERVICE_TARGET, SERVICE_JUDGED, SERVICE_MISSED),
+            *(SERVICE_IN_FLIGHT, SERVICE_EXPECTED_MISSES),
+        ),
     ),
     (
         "Servers",
         (
-            *(BACKEND_USABLE, BACKEND_FULL, BACKEND_EJECTED, BACKEND_EJECTIONS),
+            *(BACKEND_USABLE, BACKEND_SATURATION, BACKEND_FULL, BACKEND_EJECTED, BACKEND_EJECTIONS),
             *(BACKEND_FAILURE_RATE, BACKEND_FAILURES),
             *(BACKEND_IN_FLIGHT, BACKEND_EXTERNAL, BACKEND_PREFILL),
             *(BACKEND_KV_RESERVED, BACKEND_KV_USAGE, BACKEND_WAITING, BACKEND_REPORT_AGE),
@@ -370,6 +408,6 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
         ),
     ),
     ("Servers that come and go", (SERVERS, DISCOVERY_ERRORS, DISCOVERY_AGE, RELOADS)),
-    ("The gateway itself", (CONNECTIONS, CUT_CONNECTIONS, LOST_LINES)),
+    ("The gateway itself", (LOOP_LAG, CONNECTIONS, CUT_CONNECTIONS, LOST_LINES)),
 )
 """Every metric, in the order of the document."""

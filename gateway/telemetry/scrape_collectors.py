@@ -3,11 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot, ServiceSnapshot
 from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry.histogram import BucketCounts
 from gateway.telemetry.metric_definitions import MetricDefinition, MetricKind
 
 _Samples = Sequence[tuple[tuple[str, ...], float | None]]
@@ -63,6 +69,24 @@ class SchedulerCollector(Collector):
                     for backend in pool.backends
                 ],
             )
+
+
+class LoopLagCollector(Collector):
+    """How late the event loop was."""
+
+    def __init__(self) -> None:
+        """Start without measurements."""
+        self._lag = BucketCounts(definitions.LOOP_LAG.buckets)
+
+    def observe(self, late_s: float) -> None:
+        """Take in one measurement."""
+        self._lag.observe(late_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Tell how they are distributed."""
+        family = HistogramMetricFamily(definitions.LOOP_LAG.name, definitions.LOOP_LAG.meaning)
+        family.add_metric((), self._lag.cumulative(), self._lag.sum)
+        yield family
 
 
 class LostLinesCollector(Collector):
@@ -131,11 +155,15 @@ _OF_POOLS: tuple[tuple[MetricDefinition, Callable[[SchedulerSnapshot], float]], 
 _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | None]], ...] = (
     (definitions.SERVICE_ATTAINMENT, lambda service: service.attainment),
     (definitions.SERVICE_BURN, lambda service: service.burn),
+    (definitions.SERVICE_TARGET, lambda service: service.target),
+    (definitions.SERVICE_JUDGED, lambda service: service.judged_total),
+    (definitions.SERVICE_MISSED, lambda service: service.missed_total),
     (definitions.SERVICE_IN_FLIGHT, lambda service: service.in_flight),
     (definitions.SERVICE_EXPECTED_MISSES, lambda service: service.expected_misses),
 )
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
     (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
+    (definitions.BACKEND_SATURATION, lambda server: server.saturation),
     (definitions.BACKEND_FULL, lambda server: server.full),
     (definitions.BACKEND_EJECTED, lambda server: server.ejected),
     (definitions.BACKEND_EJECTIONS, lambda server: server.ejections),

@@ -1,9 +1,10 @@
 """Usage of an answer in one piece, from a bounded part of its body."""
 
 import re
+from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from gateway.scheduling.model import TokenUsage
 from gateway.wire.token_usage import read_usage
@@ -15,7 +16,7 @@ _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 
 
 class _Answer(Struct):
-    usage: Raw = Raw(b"null")
+    usage: Any = None
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
@@ -41,7 +42,7 @@ class JsonAnswerScanner:
         """Token counts, once the whole body has been fed; fields are None where it has none."""
         try:
             if not self._head:
-                return read_usage(msgspec.json.decode(_ANSWER.decode(self._tail).usage))
+                return read_usage(_ANSWER.decode(self._tail).usage)
             found = [*_USAGE.findall(self._tail)[-1:], *_USAGE.findall(self._head)[-1:]]
             return read_usage(msgspec.json.decode(found[0]) if found else None)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

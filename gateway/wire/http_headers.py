@@ -30,18 +30,31 @@ _HOP_BY_HOP = frozenset(
 )
 """RFC 9110, 7.6.1, and those that older software sends from hop to hop."""
 _NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+_NOT_RETURNED = _HOP_BY_HOP | {b"x-request-id"}
+_HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close"})
+"""Options of Connection that name no header."""
 _STEERING = (
     *(b"x-gateway-", b"x-slo-", b"x-llm-d-"),
     *(b"x-data-parallel-", b"x-prefiller-", b"x-encoder-hosts-", b"x-session-token"),
 )
 """Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask."""
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_FRAMING = (b"content-length", b"transfer-encoding")
+_REQUEST_ID = b"x-request-id"
+_FAIRNESS_ID = b"x-gateway-inference-fairness-id"
 _TOKEN_CHARACTERS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """What the name of a header is made of: RFC 9110, 5.6.2."""
 _BREAKS_OUT = re.compile(rb"[\r\n\0]")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 _NUMBER = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,12})?\Z")
-_SLO_HEADER = re.compile(rb"x-(?:llm-d-)?slo-(ttft|tpot)-ms\Z", re.IGNORECASE)
+_SLO_HEADERS = {
+    b"x-slo-ttft-ms": 0,
+    b"x-llm-d-slo-ttft-ms": 0,
+    b"x-slo-tpot-ms": 1,
+    b"x-llm-d-slo-tpot-ms": 1,
+}
+"""Place of the bound in what `parse_slo_headers` returns."""
+_SLO_LENGTHS = frozenset(map(len, _SLO_HEADERS))
 _MAX_SLO_MS = 86_400_000.0
 
 
@@ -73,7 +86,12 @@ def choose_request_id(headers: Headers, *, generated: str) -> str:
 
     It names the request in logs and to the server; it need not be unique.
     """
-    given = [value for name, value in headers if name.lower() == b"x-request-id"]
+    # Here and below: most headers are told apart by the length of their names, at less cost.
+    given = [
+        value
+        for name, value in headers
+        if len(name) == len(_REQUEST_ID) and name.lower() == _REQUEST_ID
+    ]
     return given[0].decode() if len(given) == 1 and _ID.match(given[0]) else generated
 
 
@@ -83,6 +101,7 @@ def request_headers_to_forward(
     host: str,
     request_id: str,
     policy: ForwardingPolicy,
+    without: frozenset[bytes] = frozenset(),
 ) -> list[tuple[bytes, bytes]]:
     """The headers to send to a server, without Content-Length, which the sender adds.
 
@@ -91,22 +110,26 @@ def request_headers_to_forward(
         host: authority of the server.
         request_id: made by `choose_request_id`.
         policy: what happens to credentials and steering headers.
+        without: names of others that are left out, in lower case.
 
     Raises:
         BadRequest: ambiguous framing, or a header that would break out of its line.
     """
     received = [(name.lower(), value) for name, value in headers]
     _refuse_smuggling(received)
-    dropped = _NOT_FORWARDED | _named_by_connection(received)
+    dropped = _with_named_by_connection(_NOT_FORWARDED, received)
     if policy.credentials is not CredentialPolicy.FORWARD:
         dropped |= _CREDENTIALS
-    forwarded = [(b"host", host.encode()), (b"x-request-id", request_id.encode())]
+    forwarded = [(b"host", host.encode()), (_REQUEST_ID, request_id.encode())]
     if policy.credentials is CredentialPolicy.REPLACE:
         forwarded.append((b"authorization", policy.authorization.encode()))
+    steering = () if policy.forwards_steering else _STEERING
     forwarded += [
-        (name, value)
-        for name, value in received
-        if name not in dropped and (policy.forwards_steering or not name.startswith(_STEERING))
+        header
+        for header in received
+        if (name := header[0]) not in dropped
+        and name not in without
+        and not name.startswith(steering)
     ]
     return forwarded
 
@@ -127,20 +150,15 @@ def response_headers_to_client(
         keeps_length: the body passes unchanged and framed by Content-Length.
     """
     received = [(name.lower(), value) for name, value in headers]
-    dropped = (_HOP_BY_HOP | _named_by_connection(received)) | {b"x-request-id"}
+    dropped = _with_named_by_connection(_NOT_RETURNED, received)
     if not keeps_length:
         dropped |= {b"content-length"}
     if event_stream:
         dropped |= {b"cache-control", b"x-accel-buffering"}
-    passed = [
-        (name, value)
-        for name, value in received
-        if name not in dropped
-        and name
-        and not name.translate(None, _TOKEN_CHARACTERS)
-        and not _BREAKS_OUT.search(value)
-    ]
-    passed.append((b"x-request-id", request_id.encode()))
+    passed = [header for header in received if header[0] not in dropped]
+    if not _are_well_formed(passed):
+        passed = [header for header in passed if _are_well_formed([header])]
+    passed.append((_REQUEST_ID, request_id.encode()))
     if event_stream:
         passed += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     return passed
@@ -154,13 +172,11 @@ def parse_slo_headers(headers: Headers) -> tuple[float | None, float | None]:
     Raises:
         BadRequest: not a number of milliseconds above 0 and up to a day.
     """
-    bounds = {b"ttft": math.inf, b"tpot": math.inf}
+    bounds = [math.inf, math.inf]
     for name, value in headers:
-        found = _SLO_HEADER.match(name)
-        if found is not None:
-            bound = found[1].lower()
-            bounds[bound] = min(bounds[bound], _milliseconds(name, value))
-    ttft, tpot = (None if math.isinf(ms) else ms / 1_000 for ms in bounds.values())
+        if len(name) in _SLO_LENGTHS and (place := _SLO_HEADERS.get(name.lower())) is not None:
+            bounds[place] = min(bounds[place], _milliseconds(name, value))
+    ttft, tpot = (None if math.isinf(ms) else ms / 1_000 for ms in bounds)
     return ttft, tpot
 
 
@@ -186,7 +202,7 @@ def parse_fairness_id(headers: Headers) -> str | None:
     """
     found = None
     for name, value in headers:
-        if name.lower() == b"x-gateway-inference-fairness-id":
+        if len(name) == len(_FAIRNESS_ID) and name.lower() == _FAIRNESS_ID:
             if not _ID.match(value):
                 raise BadRequest(
                     "x-gateway-inference-fairness-id must be 1 to 128 letters, digits or ._:- .",
@@ -207,30 +223,31 @@ def _milliseconds(name: bytes, value: bytes) -> float:
     return milliseconds
 
 
-def _named_by_connection(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    return frozenset(
-        option.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for option in value.split(b",")
-    )
+def _with_named_by_connection(
+    dropped: frozenset[bytes], headers: list[tuple[bytes, bytes]]
+) -> frozenset[bytes]:
+    """The names in `dropped` and those that Connection names."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in _HARMLESS_CONNECTION:
+            dropped |= {option.strip().lower() for option in value.split(b",")}
+    return dropped
 
 
 def _refuse_smuggling(headers: list[tuple[bytes, bytes]]) -> None:
     """Refuse what two servers might read differently (RFC 9112, 6.1 and 6.3; 5.1)."""
-    lengths = [value for name, value in headers if name == b"content-length"]
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    if (
-        len(lengths) + len(codings) > 1
-        or any(not value.isdigit() for value in lengths)
-        or any(value.strip().lower() != b"chunked" for value in codings)
+    framing = [header for header in headers if header[0] in _FRAMING]
+    if len(framing) > 1 or any(
+        not value.isdigit() if name == b"content-length" else value.strip().lower() != b"chunked"
+        for name, value in framing
     ):
         raise BadRequest("Content-Length and Transfer-Encoding contradict each other.")
-    names = [name for name, _ in headers]
-    values = b"".join([value for _, value in headers])
-    if (
-        b"".join(names).translate(None, _TOKEN_CHARACTERS)
-        or not all(names)
-        or _BREAKS_OUT.search(values)
-    ):
+    if not _are_well_formed(headers):
         raise BadRequest("A header has characters that HTTP does not allow.")
+
+
+def _are_well_formed(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether every name is a token and no value breaks out of its line."""
+    names = [name for name, _ in headers]
+    if b"" in names or b"".join(names).translate(None, _TOKEN_CHARACTERS):
+        return False
+    return _BREAKS_OUT.search(b"".join([value for _, value in headers])) is None

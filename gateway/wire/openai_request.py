@@ -236,6 +236,11 @@ def rewrite_body(
     return msgspec.json.encode(members | changes)
 
 
+def members_of(request: ParsedRequest) -> dict[str, Raw]:
+    """The top-level members of a JSON body, each as its bytes."""
+    return _members_of(request.body)
+
+
 def _members_of(document: bytes) -> dict[str, Raw]:
     """The members of an object; their names have not been looked at before, if unknown to us."""
     try:

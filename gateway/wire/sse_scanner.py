@@ -3,11 +3,13 @@
 Nothing is held back or changed: the relay forwards the bytes and shows them to the scanner. The
 marks do not depend on how the bytes are split over feeds.
 
-Each event is decoded by msgspec into the few fields that matter, everything else skipped. That
-takes .4 us for an event of 200 bytes, less than three `bytes.find` over it, and text that looks
-like a mark (in content, in the keys of logprobs) cannot deceive it.
+After the first token nearly every event is one more piece of text. Those are told by counting and
+searching bytes, over all events of a read at once; text cannot deceive that, because a quote inside
+text is escaped. Every other event (the first ones, the last ones, other formats) is decoded by
+msgspec into the few fields that matter, everything else skipped.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +20,8 @@ from gateway.wire.token_usage import read_usage
 
 MAX_EVENT_BYTES = 1 << 20
 """Longer events are counted, but neither kept nor looked into."""
+_MARK = re.compile(rb'"(?:usage|error|finish_reason"(?!:null))')
+"""A key that tells more than one more piece of text."""
 _LAST_TYPES = frozenset(
     {"response.completed", "response.incomplete", "message_stop", "transcript.text.done"},
 )
@@ -86,6 +90,9 @@ class SseScanner:
             data = self._with_plain_line_ends(data)
         if self._carry or not data.endswith(b"\n\n"):
             data = self._complete_events(data)
+        if self.first_token and (events := _plain_events(data)):
+            self.events += events
+            return
         for event in data.split(b"\n\n"):
             if event:
                 self._scan(event)
@@ -175,6 +182,22 @@ class SseScanner:
             old.completion_tokens if new.completion_tokens is None else new.completion_tokens,
             old.cached_tokens if new.cached_tokens is None else new.cached_tokens,
         )
+
+
+def _plain_events(data: bytes) -> int:
+    """How many events `data` is made of, if each is but one piece of an answer that goes on; or 0.
+
+    Each is one line, has one finish_reason, which is null, and no other mark.
+    """
+    lines = data.count(b"\n")
+    events = data.count(b'"finish_reason":null')
+    plain = (
+        lines == 2 * events
+        and data.startswith(b"data: {")
+        and _MARK.search(data) is None
+        and (events == 1 or data.count(b"\n\ndata: {") == events - 1)
+    )
+    return events if plain else 0
 
 
 def _data_of(event: bytes) -> bytes:

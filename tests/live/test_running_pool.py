@@ -11,6 +11,7 @@ from benchmarks.live.adapters import (
 )
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
 from benchmarks.live.findings import Finding
+from benchmarks.live.forecasts import ForecastsPlan, check_forecasts
 from benchmarks.live.streams import StreamsPlan, check_streams
 from gateway.telemetry.journal import read_journal, replay
 from tests.live.in_process_site import site_in_process
@@ -57,3 +58,17 @@ async def test_whoever_leaves_whenever_is_forgotten_within_a_second(tmp_path: Pa
         plan = CancellationsPlan(requests=120, at_once=40, longest_delay_s=0.05)
         assert wrong(await check_cancellations(site, plan)) == []
     assert diverging_lines(journal) == []
+
+
+async def test_forecasts_and_outcomes_of_unequal_servers_can_be_compared(tmp_path: Path) -> None:
+    """How far apart they are is the benchmark's business: here the machine may be busy."""
+    log = tmp_path / "requests.jsonl"
+    names = adapter_names(2)
+    async with site_in_process(
+        servers=4, adapters=names, time_scale=1.0, settings={"request_log": str(log)}
+    ) as site:
+        plan = ForecastsPlan(requests=60, rate_rps=60.0, models=names, slow=2, request_log=log)
+        findings = await check_forecasts(site, plan)
+    assert findings[0].ok
+    assert [f.measured for f in findings if f.measured == "inf"] == []
+    assert {f.what for f in findings} >= {"TTFT error, half speed", "TPOT error, full speed"}

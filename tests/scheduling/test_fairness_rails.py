@@ -76,6 +76,20 @@ def test_below_its_share_a_service_goes_in_its_turn() -> None:
     assert server.serve(6) == ["free"] * 3 + ["capped"] * 3
 
 
+def test_above_its_share_a_service_does_not_pass_others_either_that_do_not_fit_yet() -> None:
+    adapter = make_service("free", priority=CRITICAL, targets=[("lora-b", 1.0)])
+    checked = CheckedScheduler(make_policy(CAPPED, adapter, slots=2))
+    checked.join("a", "lora-a", "lora-b")
+    checked.arrive(make_request("other", model="lora-a"))
+    checked.arrive(make_request("free", service="free"))  # waits for the slot
+    assert checked.backend_of("free") is None
+    for number in range(2):
+        checked.arrive(make_request(f"capped-{number}", service="capped"))
+    assert checked.backend_of("capped-0") == "a"
+    checked.finish("capped-0")
+    assert checked.backend_of("capped-1") == "a"
+
+
 def test_what_was_dispatched_half_a_minute_ago_counts_no_longer() -> None:
     shares = TokenShares()
     shares.dispatched(make_tracked(service=CAPPED), now=5.5)

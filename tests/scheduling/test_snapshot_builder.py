@@ -105,6 +105,8 @@ def test_a_service_that_saw_nothing_is_exactly_at_its_target() -> None:
         attainment=None,
         ended=0,
         missed=0,
+        judged_total=0,
+        missed_total=0,
         in_flight=0,
         expected_misses=0.0,
         burn=1.0,
@@ -117,6 +119,7 @@ def test_a_service_shows_what_met_its_objective_and_what_missed_it() -> None:
         serve(checked, request_id, ttft_s=ttft_s)
     chat = only_service(checked)
     assert (chat.ended, chat.missed, chat.attainment) == (4, 1, 0.75)
+    assert (chat.judged_total, chat.missed_total) == (4, 1)
     assert chat.burn == pytest.approx((1 + 20 * 0.1) / ((4 + 20) * 0.1))
 
 

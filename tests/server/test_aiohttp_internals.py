@@ -141,6 +141,8 @@ async def test_a_client_that_leaves_cancels_the_handler_at_once() -> None:
 
 
 class Feeder:
+    last_data_at = 0.0
+
     def __init__(self) -> None:
         self.paused = False
         self.calls = 0

@@ -14,6 +14,7 @@ from gateway.telemetry.metric_document import metric_document
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.scrape_collectors import (
     ConnectionsCollector,
+    LoopLagCollector,
     LostLinesCollector,
     SchedulerCollector,
 )
@@ -32,8 +33,9 @@ def scraped_families() -> dict[str, str]:
     registry.register(RequestMetrics(services=[]))
     registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=0.0)]))
     registry.register(LostLinesCollector({}))
+    registry.register(LoopLagCollector())
     registry.register(ConnectionsCollector(ClientConnections(LIMITS), ClientConnections(LIMITS)))
-    registry.register(ControlCollector(servers=list, sources=list, reloads=dict))
+    registry.register(ControlCollector(servers=dict, sources=list, reloads=dict))
     page = generate_latest(registry).decode()
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
 

@@ -120,6 +120,49 @@ def test_any_stream_is_read_the_same_however_it_is_split(
     assert marks(bytewise) == marks(whole)
 
 
+def chunk(delta: object, finish: object = None, **more: object) -> dict[str, object]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+
+
+CHUNKS = [
+    chunk({"content": "q"}),
+    chunk({"content": 'a "quoted" text, "error" and "usage": {"prompt_tokens": 9}'}),
+    chunk({"content": '\n\ndata: {"choices":[{"finish_reason":null}]}'}),
+    chunk({"content": '\\"finish_reason":"stop'}),
+    chunk({"content": ""}, "stop"),
+    chunk({"content": "q"}, usage=None),
+    chunk({"content": "q"}, usage={"prompt_tokens": 3, "completion_tokens": 4}),
+    chunk({"content": "q"}, error={"code": 500, "message": "m"}),
+    chunk({"content": "q"}, error=None),
+    {"choices": [{"delta": {"content": "q"}}]},
+    {"choices": [{"delta": {}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 6}},
+    {"error": {"code": 503, "message": "overloaded"}},
+]
+
+
+@given(st.lists(st.sampled_from(CHUNKS), max_size=8), CUTS, st.sampled_from([(",", ":"), None]))
+def test_chunks_after_the_first_are_read_as_by_a_json_parser(
+    chunks: list[dict[str, Any]], cuts: list[int], separators: tuple[str, str] | None
+) -> None:
+    body = b"".join(
+        b"data: %b\n\n" % json.dumps(event, separators=separators).encode() for event in chunks
+    )
+
+    scanner = scan(stream(CHUNKS[0]), *cut(body, cuts))
+
+    errors = [event["error"] for event in chunks if event.get("error")]
+    usages = [event["usage"] for event in chunks if event.get("usage")]
+    answered = [event for event in chunks if not event.get("error")]
+    reasons = [choice.get("finish_reason") for event in answered for choice in event["choices"]]
+    assert scanner.events == len(chunks) + 1
+    assert scanner.finished is any(reasons)
+    assert scanner.error == (
+        StreamError(errors[-1]["code"], errors[-1]["message"]) if errors else None
+    )
+    assert scanner.usage.prompt_tokens == (usages[-1]["prompt_tokens"] if usages else None)
+
+
 @given(st.lists(st.binary(max_size=20), max_size=20))
 def test_no_bytes_break_the_scanner(pieces: list[bytes]) -> None:
     scan(*pieces)

@@ -1,0 +1,1 @@
+"""`llm-gateway top`: the live page in a terminal."""
