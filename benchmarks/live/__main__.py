@@ -23,6 +23,7 @@ from benchmarks.live.adapters import (
 from benchmarks.live.cancellations import CancellationsPlan, check_cancellations
 from benchmarks.live.chaos import ChaosPlan, check_chaos
 from benchmarks.live.dns_server import dns_server
+from benchmarks.live.drain import DrainPlan, check_drain
 from benchmarks.live.findings import Finding, as_json, table
 from benchmarks.live.forecasts import ForecastsPlan, check_forecasts
 from benchmarks.live.membership import (
@@ -160,6 +161,10 @@ async def _chaos(args: argparse.Namespace, folder: Path) -> list[Finding]:
     return await check_chaos(plan, folder)
 
 
+async def _drain(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    return await check_drain(DrainPlan(requests=args.requests), folder)
+
+
 async def _soak(args: argparse.Namespace, folder: Path) -> list[Finding]:
     return await check_soak(SoakPlan(minutes=args.minutes, rate=args.rate, seed=args.seed), folder)
 
@@ -193,6 +198,9 @@ def _parser() -> argparse.ArgumentParser:
         "--continued", action="store_true", help="continue broken streams; then none may fail"
     )
     chaos.add_argument("--seed", type=int, default=1, help="of load and faults (1)")
+    drain = commands.add_parser("drain", help="reload and SIGTERM with requests in flight")
+    _common(drain, _drain)
+    drain.add_argument("--requests", type=int, default=10_000, help="how many (10000)")
     soak = commands.add_parser("soak", help="steady load: nothing grows, nothing is left over")
     _common(soak, _soak)
     soak.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
@@ -226,12 +234,12 @@ def _common(
 def main() -> int:
     """Run one check; return the exit status."""
     args = _parser().parse_args()
+    planned_s = getattr(args, "seconds", 0.0) + 60.0 * getattr(args, "minutes", 0.0)
+    longest_s = _LONGEST_S + planned_s
     with TemporaryDirectory() as passing:
         folder = args.keep or Path(passing)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            planned_s = getattr(args, "seconds", 0.0) + 60.0 * getattr(args, "minutes", 0.0)
-            longest_s = _LONGEST_S + planned_s
             findings = uvloop.run(asyncio.wait_for(args.check(args, folder), longest_s))
         except TimeoutError:
             print(f"not done after {longest_s:g} s", file=sys.stderr)
