@@ -7,6 +7,7 @@ from aiohttp import web
 from gateway.scheduling.model import LLMService
 from gateway.server.options import PoolOptions
 from gateway.server.request_body import ReceivedBody
+from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
 from gateway.wire.http_headers import request_headers_to_forward
 from gateway.wire.openai_request import ParsedRequest, RequestKind, rewrite_body
 
@@ -37,7 +38,11 @@ def is_administrative(path: str) -> bool:
 
 
 class ForwardedRequest:
-    """One client request, ready to be put to any server of its pool."""
+    """One client request, ready to be put to any server of its pool.
+
+    Attributes:
+        trace: whose `traceparent` takes the place of the client's; None passes that on.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class ForwardedRequest:
         self._body = body
         self._service = service
         self._options = options
+        self.trace: TraceContext | None = None
 
     @property
     def hides_usage(self) -> bool:
@@ -88,6 +94,9 @@ class ForwardedRequest:
             request_id=self._request_id,
             policy=options.forwarding,
         )
+        if self.trace is not None:
+            headers = [header for header in headers if header[0] != TRACEPARENT]
+            headers.append(self.trace.header)
         lines = [b"%b: %b" % header for header in headers if header[0] not in dropped]
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body
