@@ -24,7 +24,7 @@ from benchmarks.live.steady_load import (
 
 _STALL_S = 15.0
 _THAW_S = 10.0
-_CONTINUED = "llm_gateway_continued_streams_total"
+_CONTINUED = "llm_gateway_continuations_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

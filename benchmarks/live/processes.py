@@ -61,7 +61,7 @@ class SiteOptions:
 @asynccontextmanager
 async def site_of_processes(options: SiteOptions) -> AsyncIterator[Site]:
     """Start everything; at the end stop it, by process id."""
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         lines = await asyncio.gather(
             *(
@@ -170,6 +170,7 @@ async def _stopped(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -16,6 +16,7 @@ from benchmarks.live.site import BASE_MODEL, Site
 
 _POLL_S = 0.01
 _END_S = 15.0
+_PLACES_AT_THE_END = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +43,10 @@ class Generations:
         self._urls = tuple(urls)
         return self._keys(0)
 
-    def write(self, generation: int) -> None:
-        """Replace the file."""
+    def write(self, generation: int, **further: object) -> None:
+        """Replace the file, with `further` keys."""
         self._base = self._base or orjson.loads(self._config.read_bytes())
-        self._replace(orjson.dumps({**self._base, **self._keys(generation)}))
+        self._replace(orjson.dumps({**self._base, **self._keys(generation), **further}))
 
     def write_faulty(self) -> None:
         """Replace the file by one that must be refused."""
@@ -98,6 +99,11 @@ async def check_reloads(site: Site, generations: Generations, plan: ReloadsPlan)
             await _counted(site, good + faulty)
         load.stop()
         await asking
+    # Few places for the end, so that many of the last requests wait in the queue.
+    good += 1
+    generations.write(0, max_requests_per_backend=_PLACES_AT_THE_END)
+    os.kill(site.gateway_pid, signal.SIGHUP)
+    await _counted(site, good + faulty)
     counted = await _reloads(site)
     findings = [
         equal("reloads that were done", counted["ok"], good),
@@ -114,7 +120,7 @@ async def _drained(site: Site, plan: ReloadsPlan) -> list[Finding]:
         Conversation(
             site.port,
             f"drain-{number}",
-            question(BASE_MODEL, "Go on.", max_tokens=plan.tokens * 40, stream=True),
+            question(BASE_MODEL, "Go on.", max_tokens=plan.tokens * 10, stream=True),
         )
         for number in range(plan.draining_streams)
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from benchmarks.live.processes import SERVING, SIMULATING
+from benchmarks.live.processes import SERVING, SIMULATING, raise_descriptor_limit
 from benchmarks.live.programs import Program
 
 BASE_MODEL = "base"
@@ -153,6 +153,7 @@ async def rough_site(
     *, servers: int, time_scale: float, settings: dict[str, object], folder: Path
 ) -> AsyncIterator[RoughSite]:
     """Start servers and gateway; stop them at the end, by process id."""
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         site = RoughSite(folder=folder, settings=settings, http=http)

@@ -22,6 +22,7 @@ from benchmarks.live.steady_load import (
 
 _SAMPLE_S = 5.0
 _FLAT = 0.05
+_PATIENCE_S = 300.0
 _SETTLED_SHARE = 1 / 3
 """The first third is not judged: caches fill, estimates settle."""
 
@@ -49,12 +50,18 @@ async def check_soak(plan: SoakPlan, folder: Path) -> list[Finding]:
     """Run the load, look at the gateway's process every few seconds, and judge."""
     settings: dict[str, object] = {
         "max_requests_per_backend": plan.slots,
+        "queue_timeout": "2min",  # a machine that is busy otherwise is no failure of the gateway
         "pools": [{"name": "pool", "services": services()}],
     }
     async with rough_site(
         servers=plan.servers, time_scale=1.0, settings=settings, folder=folder
     ) as site:
-        load = SteadyLoad(site, LoadPlan(rate=plan.rate, cancelled=plan.cancelled, seed=plan.seed))
+        load = SteadyLoad(
+            site,
+            LoadPlan(
+                rate=plan.rate, cancelled=plan.cancelled, patience_s=_PATIENCE_S, seed=plan.seed
+            ),
+        )
         await load.learn_answers()
         stop = asyncio.Event()
         samples: list[_Sample] = []

@@ -93,11 +93,7 @@ class SteadyLoad:
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 group.create_task(self._one())
-                try:
-                    async with asyncio.timeout(self._rng.expovariate(self._plan.rate)):
-                        await stop.wait()
-                except TimeoutError:
-                    continue
+                await asyncio.sleep(self._rng.expovariate(self._plan.rate))
 
     async def _one(self) -> None:
         self._numbers += 1
@@ -116,12 +112,11 @@ class SteadyLoad:
                     await self._leave(talk, delay_s)
                 else:
                     await talk.read_all()
+            result = LEFT if leaves and not talk.complete else _judge(talk, right, stream=stream)
         except TimeoutError:
             result = HUNG
-        except OSError as error:
-            result = type(error).__name__
-        else:
-            result = LEFT if leaves and not talk.complete else _judge(talk, right, stream=stream)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a result to be told
+            result = repr(error)
         self.tally.count(service, result)
         if result not in (OK, LEFT):
             self.failed.append(f"{talk.request_id} {service} {result}: {talk.body[-200:]!r}")

@@ -64,6 +64,11 @@ def pool_options(pool: PoolSettings, *, requires_keys: bool) -> PoolOptions:
         inject_usage=frozenset(
             ServiceName(service.name) for service in pool.services if service.inject_usage
         ),
+        continue_streams=frozenset(
+            ServiceName(service.name)
+            for service in pool.services
+            if service.continue_broken_streams
+        ),
         deadlines={
             ServiceName(service.name): service.deadline
             for service in pool.services

@@ -13,6 +13,9 @@ from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
 
+_GAPS_OF_A_PACE = 8.0
+"""Tokens after the first from which an answer tells how fast its server is."""
+
 
 class Flights:
     """Keeps ledger, predictor, breakers, estimates and adherence in step over a request's life."""
@@ -156,5 +159,6 @@ class Flights:
         if gaps >= 1.0 and began_at is not None and now > began_at:
             backend, gap_s = self.backend_of(tracked), (now - began_at) / gaps
             self._predictor.finished(backend, tracked, gap_s)
-            self._breakers.paced(backend, gap_s, now=now)
+            if tracked.first_token_at is not None and gaps >= _GAPS_OF_A_PACE:
+                self._breakers.paced(backend, gap_s, now=now)
         return tokens

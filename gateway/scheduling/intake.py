@@ -39,7 +39,7 @@ class Intake:
         service = self._services.find(request.service)
         if service is None:
             return RefusalReason.UNKNOWN_MODEL
-        target = self._services.draw_target(service, request.model)
+        target = request.target or self._services.draw_target(service, request.model)
         if target is None:
             return RefusalReason.NO_TARGET_MODEL
         if not self._ledger.knows(target) and not self._ledger.is_empty:

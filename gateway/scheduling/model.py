@@ -155,6 +155,7 @@ class InferenceRequest:
         ttft_slo_s: the client's own bound where one was sent; may only tighten picking.
         tpot_slo_s: likewise.
         fairness_id: sub-flow within the service, or None.
+        target: the model to send where it was drawn before, for the rest of a broken answer.
     """
 
     id: RequestId
@@ -172,6 +173,7 @@ class InferenceRequest:
     ttft_slo_s: float | None = None
     tpot_slo_s: float | None = None
     fairness_id: str | None = None
+    target: str | None = None
 
 
 class ServedModel(NamedTuple):

@@ -14,7 +14,12 @@ from gateway.server.relay import Relay, ResponsePlan
 from gateway.server.request_forwarding import ForwardedRequest
 from gateway.server.request_progress import RequestProgress
 from gateway.telemetry.request_record import Outcome, outcome_of_refusal
-from gateway.wire.error_response import ErrorAnswer, failure_answer, refusal_answer
+from gateway.wire.error_response import (
+    ErrorAnswer,
+    failure_answer,
+    refusal_answer,
+    stream_error_event,
+)
 
 
 class RequestFacts(NamedTuple):
@@ -63,6 +68,8 @@ class Attempts:
         self._clock = clock
         self._last_failure: FailureKind | None = None
         self._last_relay: Relay | None = None
+        self.broken: FailureKind | None = None
+        """How a stream broke that another server may go on with: then nothing was answered yet."""
 
     async def run(self) -> None:
         """Try servers in the order the scheduler says. Cancelling closes the upstream.
@@ -96,11 +103,12 @@ class Attempts:
         except NotAdmitted as refusal:
             self._answer_refusal(refusal)
             return True
-        self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock())
+        resumes = self._forwarded.resumes
+        self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock(), resumes=resumes)
         relay = self._last_relay = self._relay_for(dispatch)
         failure = await self._exchange(dispatch, relay)
         if failure is None:
-            self._lease.finished(self._progress.usage, ok=relay.ok)
+            self._lease.finished(relay.usage, ok=relay.ok)
             self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
             return True
         self._last_failure = failure
@@ -108,12 +116,21 @@ class Attempts:
             self._lease.failed(failure, retryable=True)
             return False
         self._lease.failed(failure, retryable=False)
-        self._progress.end(Outcome.STREAM_ERROR, failure)
-        if self._channel.started:
-            relay.break_off(failure)
+        if self._channel.started and self._forwarded.answer is not None:
+            self.broken = failure
         else:
-            self._answer(failure_answer(failure))
+            self.break_off(failure)
         return True
+
+    def break_off(self, failure: FailureKind) -> None:
+        """Tell the client that the rest of its answer will not come."""
+        self._progress.end(Outcome.STREAM_ERROR, failure)
+        if not self._channel.started:
+            self._answer(failure_answer(failure))
+        elif self._forwarded.resumes:
+            self._end_with_event(failure)
+        elif self._last_relay is not None:
+            self._last_relay.break_off(failure)
 
     async def _exchange(self, dispatch: Dispatch, relay: Relay) -> FailureKind | None:
         """Talk to one server; return how it failed, None if it did its part."""
@@ -128,13 +145,23 @@ class Attempts:
         finally:
             # The connection may serve another client next; this one must not pause it then.
             self._channel.feed_from(None)
-            self._progress.first_token_at = relay.first_token_at
-            self._progress.usage = relay.usage
+            self._note(relay)
         return relay.failure
+
+    def _note(self, relay: Relay) -> None:
+        progress, answer = self._progress, self._forwarded.answer
+        if not self._forwarded.resumes:
+            progress.first_token_at = relay.first_token_at
+        known = answer is not None and answer.usage.prompt_tokens is not None
+        progress.usage = answer.usage if answer is not None and known else relay.usage
 
     def _answer_refusal(self, refusal: NotAdmitted) -> None:
         reason, retry_after_s = refusal.reason, refusal.retry_after_s
         gave_up_on = self._last_failure if reason is RefusalReason.ATTEMPTS_EXHAUSTED else None
+        if self._forwarded.resumes:
+            self._progress.end(Outcome.STREAM_ERROR, gave_up_on or reason)
+            self._end_with_event(gave_up_on or reason)
+            return
         self._progress.end(outcome_of_refusal(reason), gave_up_on or reason)
         if self._last_relay is not None and self._last_relay.held:
             # The server's own words say more than ours.
@@ -150,10 +177,17 @@ class Attempts:
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason))
+        elif self._forwarded.resumes:
+            self._end_with_event(reason)
         elif self._last_relay is not None:
             self._last_relay.break_off(reason)
         if self._channel.complete or reason is RefusalReason.DEADLINE:
             self._progress.end(outcome, reason)
+
+    def _end_with_event(self, reason: FailureKind | RefusalReason) -> None:
+        """End a stream that the client has the beginning of, whichever server that came from."""
+        if not self._channel.complete:
+            self._channel.write(b"\n\n" + stream_error_event(reason), last=True)
 
     def _answer(self, answer: ErrorAnswer) -> None:
         id_header = b"x-request-id: %b\r\n" % self._progress.request_id.encode()
@@ -188,5 +222,7 @@ class Attempts:
             extra_headers=headers,
             expects_finish=facts.expects_finish,
             hides_usage=self._forwarded.hides_usage,
+            stream_change=self._forwarded.stream_change(),
+            resumes=self._forwarded.resumes,
         )
         return Relay(channel=self._channel, lease=self._lease, plan=plan)

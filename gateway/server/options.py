@@ -89,6 +89,7 @@ class PoolOptions:
         trusts_priority: let the client's own `priority` through untouched.
         inject_usage: services whose streams are asked for their usage although the client did
             not; the extra chunk is taken out again.
+        continue_streams: services whose broken streams are continued on another server.
         deadlines: seconds from arrival to the last byte that requests of a service may take.
         fallbacks: service of another pool that answers for one whose models no server has.
     """
@@ -97,6 +98,7 @@ class PoolOptions:
     servers_use_priority: bool = False
     trusts_priority: bool = False
     inject_usage: frozenset[ServiceName] = frozenset()
+    continue_streams: frozenset[ServiceName] = frozenset()
     deadlines: Mapping[ServiceName, float] = field(default_factory=dict)
     fallbacks: Mapping[ServiceName, ServiceName] = field(default_factory=dict)
 

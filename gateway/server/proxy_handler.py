@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from gateway.scheduling.model import InferenceRequest, RequestId
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
+from gateway.server.continued_stream import ContinuedStream
 from gateway.server.entrance import Entrance, Visit
 from gateway.server.options import FrontEndOptions
 from gateway.server.request_body import ReceivedBody, Refused, read_body
@@ -188,6 +190,19 @@ class ProxyHandler:
                 clock=self._clock,
             )
             await attempts.run()
+        if attempts.broken is not None:
+            rest = ContinuedStream(
+                pool=route.pool,
+                channel=channel,
+                forwarded=forwarded,
+                facts=facts,
+                clock=self._clock,
+                describe=lambda parsed, lease_id: replace(
+                    _inference_request(request, parsed, route, lease_id),
+                    target=None if progress.dispatch is None else progress.dispatch.model,
+                ),
+            )
+            await rest.run(attempts)
 
 
 def _deadline_at(request: web.BaseRequest, route: Route, started_at: float) -> float | None:

@@ -45,6 +45,9 @@ class ResponsePlan(NamedTuple):
         sent_model, shown_model: the model's name as sent to the server, and as the client knows
             it; the answer names the latter.
         hides_usage: take the chunk with the usage out again, because the client did not ask.
+        stream_change: a stream that breaks can be continued by another server: it passes through
+            this, and is not ended when it breaks.
+        resumes: the client has the beginning of the answer already.
     """
 
     request_id: str
@@ -53,12 +56,16 @@ class ResponsePlan(NamedTuple):
     extra_headers: bytes = b""
     expects_finish: bool = False
     hides_usage: bool = False
+    stream_change: BodyChange | None = None
+    resumes: bool = False
 
     def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
         """Make what the body must pass through; errors pass untouched."""
         changes: list[BodyChange] = []
         if head.status >= 400:
             return changes
+        if self.stream_change is not None and event_stream:
+            changes.append(self.stream_change)
         if self.hides_usage and event_stream:
             changes.append(UsageChunkFilter())
         if self.sent_model != self.shown_model:
@@ -87,18 +94,20 @@ class Relay:
         self._held: list[bytes] | None = None
         self._held_bytes = 0
         self._ended = False
+        self._discards = False
         self.first_token_at: float | None = None
         """When the first token of a stream arrived."""
 
     @property
     def held(self) -> bool:
         """Whether a whole response waits for `release`, and the client has seen nothing of it."""
-        return self._held is not None and self._ended
+        return self._held is not None and self._ended and not self._plan.resumes
 
     @property
     def unseen(self) -> bool:
         """Whether the client has seen nothing and the scheduler no token: it may be retried."""
-        return not self._channel.started and self.first_token_at is None
+        begun = self._channel.started and not self._plan.resumes
+        return not begun and self.first_token_at is None
 
     @property
     def failure(self) -> FailureKind | None:
@@ -106,6 +115,8 @@ class Relay:
         assert self._head is not None
         stream = self._stream
         code = self._head.status
+        if self._plan.resumes and (self._discards or (stream is not None and stream.error)):
+            return FailureKind.STREAM_ERROR
         if stream is not None and code < 400:
             if stream.error is None:
                 ended_well = stream.finished or not self._plan.expects_finish
@@ -147,12 +158,15 @@ class Relay:
         elif content_type.startswith(b"application/json"):
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
+        self._discards = self._plan.resumes and (self._stream is None or head.status >= 400)
         self._flow = flow
         self._channel.feed_from(flow)
 
     def body_received(self, data: bytes, *, last: bool) -> None:
         """Watch and pass on what one read brought."""
         self._ended = last
+        if self._discards:
+            return
         stream = self._stream
         if stream is not None:
             stream.feed(data)
@@ -199,6 +213,8 @@ class Relay:
     def _pass_on(self, data: bytes, *, last: bool, extra_headers: bytes = b"") -> None:
         for change in self._changes:
             data = change.feed(data) + (change.flush() if last else b"")
+        if last and self._plan.stream_change is not None and self.failure is not None:
+            last = False
         if not (data or last):
             return
         if not self._channel.started:

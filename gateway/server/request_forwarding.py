@@ -8,8 +8,17 @@ from gateway.scheduling.model import LLMService
 from gateway.server.options import PoolOptions
 from gateway.server.request_body import ReceivedBody
 from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
+from gateway.wire.answer_so_far import AnswerSoFar
+from gateway.wire.continuation_obstacles import continuation_obstacle
 from gateway.wire.http_headers import request_headers_to_forward
-from gateway.wire.openai_request import ParsedRequest, RequestKind, rewrite_body
+from gateway.wire.openai_request import (
+    ParsedRequest,
+    RequestKind,
+    members_of,
+    parse_json_request,
+    rewrite_body,
+)
+from gateway.wire.stream_continuation import RESUME_PATH, ObservedStream, ResumedStream
 
 _TARGET = re.compile(r"/v1(?:/[A-Za-z0-9_.-]+)+\Z")
 _USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
@@ -61,6 +70,9 @@ class ForwardedRequest:
         self._service = service
         self._options = options
         self.trace: TraceContext | None = None
+        self._resumes = False
+        self.answer = self._answer_to_follow()
+        """What the client has of its streamed answer; None where nobody could go on with it."""
 
     @property
     def hides_usage(self) -> bool:
@@ -73,6 +85,36 @@ class ForwardedRequest:
             and self._service.name in self._options.inject_usage
         )
 
+    @property
+    def resumes(self) -> bool:
+        """Whether this asks for the rest of an answer that another server began."""
+        return self._resumes
+
+    def resumed(self, body: bytes) -> "ForwardedRequest":
+        """The request that asks for the rest of the answer; it goes to RESUME_PATH."""
+        other = ForwardedRequest(
+            request=self._request,
+            request_id=self._request_id,
+            parsed=parse_json_request(RESUME_PATH, body),
+            body=ReceivedBody(body, body),
+            service=self._service,
+            options=self._options,
+        )
+        other._resumes = True
+        other.answer = self.answer
+        return other
+
+    @property
+    def parsed(self) -> ParsedRequest:
+        """What is asked for."""
+        return self._parsed
+
+    def stream_change(self) -> ObservedStream | ResumedStream | None:
+        """What the answer's stream must pass through, so that it can be continued."""
+        if self.answer is None:
+            return None
+        return ResumedStream(self.answer) if self._resumes else ObservedStream(self.answer)
+
     def to_server(self, model: str, authority: str) -> tuple[bytes, bytes]:
         """Return header lines and body for the server at `authority`, asked for `model`."""
         options = self._options
@@ -84,22 +126,37 @@ class ForwardedRequest:
             priority=-self._service.priority if sends_priority and self._takes_priority else None,
             drop_priority=not options.trusts_priority,
             include_usage=self.hides_usage,
+            return_token_ids=self.answer is not None and not self._resumes,
         )
         passed_on = changed is self._parsed.body
         body = self._body.received if passed_on else changed
-        dropped = _NOT_FOR_SERVERS if passed_on else _NOT_WITH_ANOTHER_BODY
+        own_body = passed_on and not self._resumes
         headers = request_headers_to_forward(
             self._request.raw_headers,
             host=authority,
             request_id=self._request_id,
             policy=options.forwarding,
+            without=_NOT_FOR_SERVERS if own_body else _NOT_WITH_ANOTHER_BODY,
         )
         if self.trace is not None:
             headers = [header for header in headers if header[0] != TRACEPARENT]
             headers.append(self.trace.header)
-        lines = [b"%b: %b" % header for header in headers if header[0] not in dropped]
+        lines = [b"%b: %b" % header for header in headers]
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body
+
+    def _answer_to_follow(self) -> AnswerSoFar | None:
+        parsed = self._parsed
+        if (
+            self._service.name not in self._options.continue_streams
+            or not parsed.streamed
+            or parsed.kind is RequestKind.OTHER
+        ):
+            return None
+        members = members_of(parsed)
+        if continuation_obstacle(members) is not None:
+            return None
+        return AnswerSoFar(chat=parsed.kind is RequestKind.CHAT, body=members)
 
     @property
     def _takes_priority(self) -> bool:

@@ -25,6 +25,7 @@ class RequestProgress:
         trace: the spans' ids, where tracing is on.
         parsed, route: set when the body is understood and its model known.
         dispatch, dispatched_at, attempts: the newest attempt and the number of them.
+        continuations: how often another server went on with the answer.
         queued_s: waiting for the scheduler, over all attempts.
         overhead_s: the gateway's own time before the first attempt.
         first_token_at: of the newest attempt.
@@ -35,6 +36,7 @@ class RequestProgress:
     __slots__ = (
         "arrived_at",
         "attempts",
+        "continuations",
         "dispatch",
         "dispatched_at",
         "first_token_at",
@@ -66,6 +68,7 @@ class RequestProgress:
         self.dispatch: Dispatch | None = None
         self.dispatched_at = 0.0
         self.attempts = 0
+        self.continuations = 0
         self.queued_s = 0.0
         self.overhead_s: float | None = None
         self.first_token_at: float | None = None
@@ -78,9 +81,18 @@ class RequestProgress:
         self.outcome = outcome
         self.reason = reason
 
-    def dispatched(self, dispatch: Dispatch, *, asked_at: float, now: float) -> None:
-        """Note the scheduler's order, and how long it was waited for."""
+    def dispatched(
+        self, dispatch: Dispatch, *, asked_at: float, now: float, resumes: bool = False
+    ) -> None:
+        """Note the scheduler's order, and how long it was waited for.
+
+        If it is for the rest of an answer, what the first server was sent stays what is compared
+        with its forecast.
+        """
         self.queued_s += now - asked_at
+        if resumes:
+            self.attempts += 1
+            return
         self.dispatch = dispatch
         self.dispatched_at = now
         self.attempts += 1
@@ -110,6 +122,7 @@ class RequestProgress:
             backend_id=None if dispatch is None else dispatch.backend_id,
             streamed=parsed is not None and parsed.streamed,
             attempts=self.attempts,
+            continuations=self.continuations,
             e2e_s=now - self.started_at,
             ttft_s=None if first_token_at is None else first_token_at - self.started_at,
             queue_s=self.queued_s,

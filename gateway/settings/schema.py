@@ -102,6 +102,9 @@ class ServiceSettings(_Group):
     """service of another pool that answers while no server here has its models"""
     inject_usage: bool = False
     """ask servers for token counts in streams, unseen by clients"""
+    continue_broken_streams: bool = False
+    """finish streams that break after their first byte on another server; needs servers that know
+    `return_token_ids` (vLLM 0.10.2 or later)"""
 
 
 class DefaultObjectiveSettings(_Group):

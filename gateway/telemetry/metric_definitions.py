@@ -68,6 +68,11 @@ FAILURES = _counter(
 RETRIES = _counter(
     "llm_gateway_retries_total", "Attempts on a server after the first one.", *_SERVICE
 )
+CONTINUATIONS = _counter(
+    "llm_gateway_continuations_total",
+    "Times that another server went on with a stream whose server had failed.",
+    *_SERVICE,
+)
 FALLBACKS = _counter(
     "llm_gateway_fallbacks_total",
     "Requests that the service got because no server had the models of the one asked for.",
@@ -365,8 +370,8 @@ SECTIONS: tuple[tuple[str, tuple[MetricDefinition, ...]], ...] = (
     (
         "Requests",
         (
-            *(REQUESTS, REFUSALS, FAILURES, RETRIES, FALLBACKS, PROMPT_TOKENS, CACHED_TOKENS),
-            *(COMPLETION_TOKENS, KEY_REQUESTS, KEY_TOKENS),
+            *(REQUESTS, REFUSALS, FAILURES, RETRIES, CONTINUATIONS, FALLBACKS),
+            *(PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS, KEY_REQUESTS, KEY_TOKENS),
         ),
     ),
     (

@@ -32,6 +32,7 @@ class ServiceSeries:
         self.refusals: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.retries = 0
+        self.continuations = 0
         self.fallbacks = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -59,6 +60,7 @@ class ServiceSeries:
         if record.attempts:
             self.queue_wait.observe(record.queue_s)
             self.retries += record.attempts - 1
+            self.continuations += record.continuations
         if record.overhead_s is not None:
             self.overhead.observe(record.overhead_s)
         self.prompt_tokens += record.prompt_tokens or 0
@@ -175,6 +177,7 @@ def _by_label(
 
 _COUNTERS: tuple[tuple[MetricDefinition, Callable[[ServiceSeries], int]], ...] = (
     (definitions.RETRIES, lambda series: series.retries),
+    (definitions.CONTINUATIONS, lambda series: series.continuations),
     (definitions.FALLBACKS, lambda series: series.fallbacks),
     (definitions.PROMPT_TOKENS, lambda series: series.prompt_tokens),
     (definitions.CACHED_TOKENS, lambda series: series.cached_tokens),

@@ -65,6 +65,7 @@ class RequestRecord:
         backend_id: the server that was tried last.
         streamed: whether the client asked for a stream.
         attempts: servers tried.
+        continuations: how often another server went on with an answer that had broken off.
         e2e_s: from arrival to the last byte.
         ttft_s: from arrival to the first token; None where the answer was not streamed.
         queue_s: time that the scheduler kept the request waiting, over all attempts.
@@ -93,6 +94,7 @@ class RequestRecord:
     backend_id: BackendId | None = None
     streamed: bool = False
     attempts: int = 0
+    continuations: int = 0
     e2e_s: float
     ttft_s: float | None = None
     queue_s: float = 0.0

@@ -233,6 +233,11 @@ def rewrite_body(
     return msgspec.json.encode(members | changes)
 
 
+def members_of(request: ParsedRequest) -> dict[str, Raw]:
+    """The top-level members of a JSON body, each as its bytes."""
+    return _MEMBERS.decode(request.body)
+
+
 def _decode(body: bytes) -> _Fields:
     try:
         return _FIELDS.decode(body)

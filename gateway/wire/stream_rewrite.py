@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.scheduling.model import TokenUsage
 from gateway.wire.token_usage import read_usage
+from gateway.wire.whole_lines import WholeLines
 
 MAX_HELD_BYTES = 1 << 20
 """A longer line passes unchanged, and so does a body whose model has not come by then."""
@@ -25,45 +26,6 @@ _TOKEN = re.compile(
 API wraps the answer in."""
 _OPENING = (b"{", b"[")
 _CLOSING = (b"}", b"]")
-
-
-class _WholeLines:
-    """Gives each whole line to `change`; a line over `max_held_bytes` passes unchanged."""
-
-    def __init__(self, change: Callable[[bytes], bytes], max_held_bytes: int) -> None:
-        self._change = change
-        self._max_held_bytes = max_held_bytes
-        self._held = bytearray()
-        self._passing = False
-
-    def feed(self, data: bytes) -> bytes:
-        """The next bytes of the stream -> those that are ready."""
-        passed = b""
-        if self._passing:
-            end = data.find(b"\n") + 1
-            if not end:
-                return data
-            passed, data = data[:end], data[end:]
-            self._passing = False
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            lines = (self._held + data[:cut]).split(b"\n")
-            passed += b"".join(self._change_line(bytes(line) + b"\n") for line in lines[:-1])
-            self._held.clear()
-        self._held += data[cut:]
-        if len(self._held) > self._max_held_bytes:
-            self._passing = True
-            passed += self.flush()
-        return passed
-
-    def flush(self) -> bytes:
-        """What is still held."""
-        held = bytes(self._held)
-        self._held.clear()
-        return held
-
-    def _change_line(self, line: bytes) -> bytes:
-        return self._change(line) if len(line) <= self._max_held_bytes + 1 else line
 
 
 class _WholeBody:
@@ -131,7 +93,7 @@ class ModelNameRewriter:
         self._member = re.compile(rb'"model"\s*:\s*(%b)' % alternatives)
         self._shown = json.dumps(shown, ensure_ascii=False).encode()
         self._body = (
-            _WholeLines(self._rename_line, max_held_bytes)
+            WholeLines(self._rename_line, max_held_bytes)
             if streamed
             else _WholeBody(self._rename, max_held_bytes)
         )
@@ -184,7 +146,7 @@ class UsageChunkFilter:
 
     def __init__(self, *, max_held_bytes: int = MAX_HELD_BYTES) -> None:
         self.usage: TokenUsage | None = None
-        self._lines = _WholeLines(self._drop_usage_chunk, max_held_bytes)
+        self._lines = WholeLines(self._drop_usage_chunk, max_held_bytes)
         self._after_chunk = False
 
     def feed(self, data: bytes) -> bytes:

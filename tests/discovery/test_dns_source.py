@@ -71,7 +71,7 @@ async def test_service_records_name_host_and_port_and_the_lowest_priority_counts
 async def test_a_name_that_vanishes_keeps_its_last_servers(
     rcode: dns.rcode.Rcode, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with asking(port=8000, interval="50ms") as asked:
+    async with asking(port=8000) as asked:
         asked.server.records = {"A": ["10.0.0.1"]}
         await asked.source.look()
         asked.server.records = {}
@@ -87,17 +87,18 @@ async def test_a_name_that_vanishes_keeps_its_last_servers(
 
 
 async def test_a_name_server_that_does_not_answer_keeps_the_last_servers() -> None:
-    async with asking(port=8000, interval="50ms") as asked:
+    async with asking(port=8000) as asked:
         asked.server.records = {"A": ["10.0.0.1"]}
         await asked.source.look()
         asked.server.rcode = None
+        asked.source._resolver.lifetime = 0.05
         await asked.source.look()
         assert asked.seen.servers == {"http://10.0.0.1:8000": False}
         assert asked.seen.report.errors == 1
 
 
 async def test_half_an_answer_takes_no_server_out() -> None:
-    async with asking(port=8000, interval="50ms") as asked:
+    async with asking(port=8000) as asked:
         asked.server.records = {"A": ["10.0.0.1"], "AAAA": ["fd00::1"]}
         await asked.source.look()
         answers = asked.server.datagram_received
@@ -107,6 +108,7 @@ async def test_half_an_answer_takes_no_server_out() -> None:
             answers(data, addr)
 
         asked.server.datagram_received = only_once  # type: ignore[method-assign] # A, not AAAA
+        asked.source._resolver.lifetime = 0.05
         await asked.source.look()
         assert len(asked.seen.told) == 1
 

@@ -361,7 +361,7 @@ async def test_objectives_that_cannot_be_read_do_not_hold_up_the_servers() -> No
     cluster.put(PODS, pod("a", "10.0.0.1"))
     async with watched(cluster, inference_pool="llama"):
         await eventually(lambda: cluster.servers == {A: False})
-        assert cluster.seen.report.errors >= 1
+        await eventually(lambda: cluster.seen.report.errors)
 
 
 async def test_priorities_change_with_their_objectives() -> None:

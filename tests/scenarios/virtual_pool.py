@@ -35,12 +35,13 @@ def outcomes(
     until: float,
     options: FleetOptions,
     policy: SchedulingPolicy | None = None,
+    profile: str = "llama3.1-8b-h100-64",
     watch: Watch | None = None,
 ) -> list[RequestOutcome]:
     """What became of the requests on servers a, b and c, in the order of their ends."""
     engines = {
         BackendId(name): Engine(
-            profile=PROFILES["llama3.1-8b-h100-64"],
+            profile=PROFILES[profile],
             rng=Random(f"engine {name}"),
             options=EngineOptions(),
         )

@@ -222,6 +222,21 @@ def test_a_server_far_slower_than_the_others_is_ejected() -> None:
     assert "times as slow as others" in reasons[0]
 
 
+def test_short_answers_and_those_that_show_no_first_token_tell_no_pace() -> None:
+    pool = Pool("a", "b", "c", slots=1, breaker=replace(BREAKER, slow_factor=5.0))
+    for number in range(100):
+        for name in (names := [f"{number}-{n}" for n in range(3)]):
+            pool.arrive(make_request(name, streamed=number % 2 == 0))
+        for name in names:
+            if pool.backend_of(name) is not None:
+                if number % 2 == 0:
+                    pool.first_token(name)
+                pool.now += 0.01 if pool.backend_of(name) != "a" else 9.0
+                tokens = 5 if number % 2 == 0 else 50
+                pool.finish(name, TokenUsage(100, tokens, None, tokens))
+    assert pool.ejected() == []
+
+
 def test_a_probe_waits_while_the_server_has_no_room() -> None:
     pool = Pool("a", "b", "c")
     pool.eject("a")

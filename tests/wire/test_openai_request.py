@@ -12,6 +12,7 @@ from gateway.wire.openai_request import (
     BadRequest,
     ParsedRequest,
     RequestKind,
+    members_of,
     parse_json_request,
     rewrite_body,
 )
@@ -365,4 +366,13 @@ def test_token_ids_are_asked_for() -> None:
     assert json.loads(rewrite_body(parse(), return_token_ids=True)) == {
         "model": "base",
         "return_token_ids": True,
+    }
+
+
+def test_the_members_of_a_body_are_its_bytes() -> None:
+    request = parse_json_request("/v1/completions", b'{"model": "m", "prompt": "a", "x": [1, 2]}')
+    assert {name: bytes(value) for name, value in members_of(request).items()} == {
+        "model": b'"m"',
+        "prompt": b'"a"',
+        "x": b"[1, 2]",
     }

@@ -1,0 +1,88 @@
+"""Goes on, on other servers, with a stream that broke after the client had some of it."""
+
+from collections.abc import Callable
+
+from gateway.runtime.clock import Clock
+from gateway.scheduling.model import InferenceRequest
+from gateway.server.attempts import Attempts, RequestFacts
+from gateway.server.client_channel import ClientChannel
+from gateway.server.request_forwarding import ForwardedRequest
+from gateway.server.routes import ServingPool
+from gateway.telemetry.request_record import Outcome
+from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.stream_continuation import RESUME_PATH
+
+_MOST_BREAKS = 3
+"""A request that kills its servers must not reach all of them."""
+
+
+class ContinuedStream:
+    """The rest of one answer. Each continuation is a request of its own to the scheduler."""
+
+    def __init__(
+        self,
+        *,
+        pool: ServingPool,
+        channel: ClientChannel,
+        forwarded: ForwardedRequest,
+        facts: RequestFacts,
+        clock: Clock,
+        describe: Callable[[ParsedRequest, str], InferenceRequest],
+    ) -> None:
+        """`describe` makes the scheduler's view of a request, with a lease id of its own."""
+        self._pool = pool
+        self._channel = channel
+        self._forwarded = forwarded
+        self._facts = facts._replace(target=RESUME_PATH.encode(), expects_finish=True)
+        self._progress = facts.progress
+        self._clock = clock
+        self._describe = describe
+
+    async def run(self, attempts: Attempts) -> None:
+        """Go on until the answer is whole, or tell the client that it never will be."""
+        while attempts.broken is not None:
+            resumed = self._rest()
+            if resumed is None:
+                if not self._end():
+                    attempts.break_off(attempts.broken)
+                return
+            self._progress.continuations += 1
+            number = self._progress.continuations
+            request = self._describe(resumed.parsed, f"{self._progress.lease_id}-{number}")
+            async with self._pool.driver.lease(request) as lease:
+                attempts = Attempts(
+                    lease=lease,
+                    channel=self._channel,
+                    forwarded=resumed,
+                    backends=self._pool.backends,
+                    facts=self._facts,
+                    clock=self._clock,
+                )
+                await attempts.run()
+
+    def _rest(self) -> ForwardedRequest | None:
+        """The request for what is missing; None if it cannot be had from another server."""
+        answer = self._forwarded.answer
+        assert answer is not None
+        answer.broke()
+        if answer.breaks > _MOST_BREAKS:
+            return None
+        body = answer.resumed_request(self._longest())
+        return None if body is None else self._forwarded.resumed(body)
+
+    def _end(self) -> bool:
+        """Send the end of an answer that is whole but for it; whether it was."""
+        answer = self._forwarded.answer
+        assert answer is not None
+        ending = answer.ending(self._longest())
+        if ending is None:
+            return False
+        self._channel.write(ending, last=True)
+        self._progress.end(Outcome.OK)
+        return True
+
+    def _longest(self) -> int | None:
+        """Tokens that prompt and answer may have together."""
+        dispatch = self._progress.dispatch
+        served = None if dispatch is None else self._pool.backends.served(dispatch.model)
+        return None if served is None else served.max_model_len

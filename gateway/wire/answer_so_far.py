@@ -1,0 +1,269 @@
+"""What a client has of a streamed answer, as far as another server needs it to go on.
+
+An engine holds text back while a character is incomplete. Token ids whose text has not come are not
+counted as said: they are left to the next server to say again.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.scheduling.model import TokenUsage
+from gateway.wire.continuation_obstacles import Members
+
+_NULL = Raw(b"null")
+_DEFAULT_COMPLETION_TOKENS = 16
+"""`max_tokens` of a completion that sets none (OpenAI's API reference)."""
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "stop_token_ids",
+    "ignore_eos",
+    "logit_bias",
+    "bad_words",
+    "allowed_token_ids",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "priority",
+    "user",
+    "cache_salt",
+)
+"""What the rest of the answer is sampled with, as the beginning was."""
+
+
+class StreamChoice(Struct):
+    """A choice of an event, of either API."""
+
+    delta: Any = None
+    text: Any = None
+    finish_reason: Any = None
+    stop_reason: Any = None
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] | None = None
+
+
+class StreamEvent(Struct):
+    """What matters in an event of /v1/chat/completions or /v1/completions."""
+
+    id: Any = None
+    created: Any = None
+    model: Any = None
+    choices: list[StreamChoice] | None = None
+    usage: Any = None
+    error: Any = None
+    prompt_token_ids: list[int] | None = None
+    system_fingerprint: Any = None
+
+
+class AnswerSoFar:
+    """What the client has of an answer, as far as another server needs it to go on.
+
+    Attributes:
+        obstacle: why the answer cannot be continued, or None.
+        finished: a choice said why it ended; only `ending` may be missing.
+        breaks: how often a server left off.
+    """
+
+    def __init__(self, *, chat: bool, body: Members) -> None:
+        """Begin with nothing.
+
+        Args:
+            chat: the answer is one of /v1/chat/completions, else of /v1/completions.
+            body: the members of the request's body.
+        """
+        self.obstacle: str | None = None
+        self.finished = False
+        self.breaks = 0
+        self._chat = chat
+        self._body = body
+        self._max_tokens = _max_tokens(body, chat=chat)
+        options = msgspec.json.decode(body.get("stream_options", _NULL))
+        self._wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        self._head: dict[str, Any] = {}
+        self._prompt_ids: list[int] | None = None
+        self._ids: list[int] = []
+        self._unsaid: list[int] = []
+        self._usage_told = False
+        self._done = False
+        self._between_events = True
+
+    @property
+    def usage(self) -> TokenUsage:
+        """Tokens of the whole answer so far, as far as they are known."""
+        if self._prompt_ids is None:
+            return TokenUsage()
+        return TokenUsage(len(self._prompt_ids), len(self._ids) + len(self._unsaid))
+
+    def broke(self) -> None:
+        """A server left off: forget what it may have said without the client having seen it."""
+        self.breaks += 1
+        if not self.finished:
+            self._unsaid.clear()
+        if self._prompt_ids is None and self.obstacle is None:
+            self.obstacle = "no token ids from the server"
+
+    def remaining_tokens(self, max_model_len: int | None) -> int | None:
+        """How many tokens the answer may still have; None if nobody knows."""
+        said = len(self._ids)
+        if self._max_tokens is not None:
+            return self._max_tokens - said
+        if max_model_len is None:
+            return None
+        return max_model_len - len(self._prompt_ids or ()) - said
+
+    def resumed_request(self, max_model_len: int | None) -> bytes | None:
+        """The body that asks another server for the rest; None if there is no rest.
+
+        Its model is the client's, as in the request that it takes the place of.
+        """
+        remaining = self.remaining_tokens(max_model_len)
+        if remaining is None:
+            self.obstacle = "no limit of tokens known"
+        if self.finished or self.obstacle is not None or remaining is None or remaining <= 0:
+            return None
+        body = self._body
+        members: dict[str, Any] = {"model": body["model"]}
+        members |= {name: body[name] for name in _SAMPLING if name in body}
+        if "min_tokens" in body:
+            least = msgspec.json.decode(body["min_tokens"])
+            members["min_tokens"] = max(0, (least or 0) - len(self._ids))
+        members |= {
+            "prompt": [*(self._prompt_ids or ()), *self._ids],
+            "max_tokens": remaining,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "return_token_ids": True,
+        }
+        return msgspec.json.encode(members)
+
+    def ending(self, max_model_len: int | None) -> bytes | None:
+        """The events that a complete answer still lacks; None if it is not complete."""
+        remaining = self.remaining_tokens(max_model_len)
+        if not self.finished and (remaining is None or remaining > 0 or self.obstacle is not None):
+            return None
+        parts = [self.separator()]
+        if not self.finished:
+            parts.append(self._text_event("", "length", None))
+        if self._wants_usage and not self._usage_told:
+            parts.append(self._usage_event(len(self._ids), {}))
+        if not self._done:
+            parts.append(b"data: [DONE]\n\n")
+        return b"".join(parts)
+
+    # -- fed by the streams -----------------------------------------------------------------
+
+    def note_line(self, line: bytes) -> None:
+        """Remember whether the client is in the middle of an event."""
+        self._between_events = not line.strip()
+
+    def separator(self) -> bytes:
+        """The empty line that ends an event whose server broke off right after it."""
+        return b"" if self._between_events else b"\n"
+
+    def note_done(self) -> None:
+        """The client has [DONE]."""
+        self._done = True
+
+    def take_first(self, event: StreamEvent) -> None:
+        """Learn from an event of the first server."""
+        if not self._head:
+            kind = "chat.completion.chunk" if self._chat else "text_completion"
+            self._head = {
+                "id": event.id,
+                "object": kind,
+                "created": event.created,
+                "model": event.model,
+            }
+        if event.prompt_token_ids is not None:
+            self._prompt_ids = event.prompt_token_ids
+        self._usage_told = self._usage_told or (event.usage is not None and not event.choices)
+        for choice in event.choices or ():
+            if choice.prompt_token_ids is not None:
+                self._prompt_ids = choice.prompt_token_ids
+            text = choice.text
+            if self._chat:
+                delta = choice.delta if isinstance(choice.delta, dict) else {}
+                text = delta.get("content")
+                odd = [name for name in delta if name not in {"role", "content"} and delta[name]]
+                if odd:
+                    self.obstacle = odd[0]
+            self._said(choice, text)
+
+    def translate(self, event: StreamEvent, said_before: int) -> bytes:
+        """Learn from an event of a later server; returns it as the client expects it."""
+        if event.choices:
+            choice = event.choices[0]
+            self._said(choice, choice.text)
+            if not choice.text and choice.finish_reason is None:
+                return b""
+            return self._text_event(choice.text, choice.finish_reason, choice.stop_reason)
+        if isinstance(event.usage, dict):
+            if not self._wants_usage or self._usage_told:
+                return b""
+            self._usage_told = True
+            own = event.usage.get("completion_tokens")
+            tokens = said_before + own if isinstance(own, int) else len(self._ids)
+            extra = {"system_fingerprint": event.system_fingerprint}
+            return self._usage_event(tokens, extra if event.system_fingerprint else {})
+        return b""
+
+    @property
+    def said(self) -> int:
+        """Tokens that the client has the text of."""
+        return len(self._ids)
+
+    def _said(self, choice: StreamChoice, text: object) -> None:
+        if choice.token_ids is None and (text or choice.finish_reason is not None):
+            self.obstacle = "no token ids from the server"
+        self._unsaid += choice.token_ids or ()
+        if text or choice.finish_reason is not None:
+            self._ids += self._unsaid
+            self._unsaid.clear()
+        if choice.finish_reason is not None:
+            self.finished = True
+
+    def _text_event(self, text: object, finish_reason: object, stop_reason: object) -> bytes:
+        choice: dict[str, Any] = {"index": 0}
+        if self._chat:
+            choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": finish_reason}
+            if finish_reason is not None:
+                choice["stop_reason"] = stop_reason
+        else:
+            choice |= {
+                "text": text,
+                "logprobs": None,
+                "finish_reason": finish_reason,
+                "stop_reason": stop_reason,
+                "prompt_token_ids": None,
+            }
+        choice["token_ids"] = None
+        return _event_of(self._head | {"choices": [choice]})
+
+    def _usage_event(self, completion_tokens: int, extra: dict[str, Any]) -> bytes:
+        prompt_tokens = len(self._prompt_ids or ())
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "completion_tokens": completion_tokens,
+            "prompt_tokens_details": None,
+        }
+        return _event_of(self._head | {"choices": [], "usage": usage} | extra)
+
+
+def _event_of(members: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(members)
+
+
+def _max_tokens(body: Members, *, chat: bool) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = msgspec.json.decode(body.get(name, _NULL))
+        if isinstance(limit, int):
+            return limit
+    return None if chat or "max_tokens" in body else _DEFAULT_COMPLETION_TOKENS

@@ -1,0 +1,70 @@
+"""Whether the stream of a request could be continued by a second request to another server."""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+
+_NULL = Raw(b"null")
+_OBSTACLES = (
+    "tools",
+    "functions",
+    "logprobs",
+    "prompt_logprobs",
+    "echo",
+    "suffix",
+    "stop",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "use_beam_search",
+    "audio",
+    "prompt_embeds",
+    "return_token_ids",
+)
+"""Fields whose meaning cannot be carried over, if they are set at all. With `stop` the engine holds
+back text that might become a stop string, of tokens it has told already."""
+_UNSET = frozenset({b"null", b"false", b"[]", b'""'})
+
+Members = Mapping[str, Raw]
+
+
+def continuation_obstacle(body: Members) -> str | None:
+    """Why a stream of this request could not be continued; None if it could.
+
+    Args:
+        body: the members of the request's body, as sent by the client.
+    """
+    for field in _OBSTACLES:
+        if field in body and bytes(body[field]).strip() not in _UNSET:
+            return field
+    for field in ("n", "best_of"):
+        if bytes(body.get(field, Raw(b"1"))).strip() not in {b"1", b"null"}:
+            return field
+    response_format = msgspec.json.decode(body.get("response_format", _NULL))
+    if isinstance(response_format, dict) and response_format.get("type") != "text":
+        return "response_format"
+    options = msgspec.json.decode(body.get("stream_options", _NULL))
+    if isinstance(options, dict) and options.get("continuous_usage_stats"):
+        return "continuous_usage_stats"
+    if isinstance(msgspec.json.decode(body.get("prompt", _NULL)), list):
+        return None if _is_one_prompt(msgspec.json.decode(body["prompt"])) else "several prompts"
+    return _multimodal(msgspec.json.decode(body.get("messages", _NULL)))
+
+
+def _is_one_prompt(prompt: list[object]) -> bool:
+    """Whether it is a list of token ids, or has a single prompt in it."""
+    return len(prompt) == 1 or all(isinstance(each, int) for each in prompt)
+
+
+def _multimodal(messages: object) -> str | None:
+    if isinstance(messages, list):
+        for message in messages:
+            content = message.get("content") if isinstance(message, dict) else None
+            if isinstance(content, list) and any(
+                not isinstance(part, dict) or part.get("type") != "text" for part in content
+            ):
+                return "multimodal content"
+    return None

@@ -1,0 +1,117 @@
+"""A streamed answer that one server began and another one ends.
+
+The first server is asked for token ids (`return_token_ids`, vLLM 0.10.2 and later). When its stream
+breaks, the next one gets `prompt = prompt ids + ids so far` at /v1/completions, and what it says is
+turned into the events that the client was getting: same id, no text lost, none repeated.
+"""
+
+import re
+
+import msgspec
+
+from gateway.wire.answer_so_far import AnswerSoFar, StreamEvent
+from gateway.wire.stream_rewrite import MAX_HELD_BYTES
+from gateway.wire.whole_lines import WholeLines
+
+RESUME_PATH = "/v1/completions"
+_IDS = re.compile(rb'("(?:prompt_)?token_ids":\s*)\[[0-9,\s]*\]')
+"""As a member. Inside a string its quotes would be escaped."""
+_EVENT = msgspec.json.Decoder(StreamEvent)
+
+
+class ObservedStream:
+    """The first server's stream passes through it: observed, without the ids, without its break."""
+
+    def __init__(self, answer: AnswerSoFar) -> None:
+        """Tell `answer` what the client gets."""
+        self._answer = answer
+        self._lines = WholeLines(self._line, MAX_HELD_BYTES)
+        self._broken = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the stream -> those that are ready for the client."""
+        return self._lines.feed(data)
+
+    def flush(self) -> bytes:
+        """What is held is part of an event that never came: nothing for the client."""
+        self._lines.flush()
+        return b""
+
+    def _line(self, line: bytes) -> bytes:
+        if self._broken:
+            return b""
+        if line.startswith(b"data:"):
+            payload = line[5:].strip()
+            if payload == b"[DONE]":
+                # A server that ends without a reason has left off.
+                self._broken = not self._answer.finished
+                if self._broken:
+                    return b""
+                self._answer.note_done()
+            else:
+                event = _decoded(payload, self._answer)
+                if event is not None and event.error is not None:
+                    # An error of the request itself is its answer.
+                    self._answer.finished = _is_of_client(event.error)
+                    self._broken = not self._answer.finished
+                    return b"" if self._broken else line
+                if event is not None:
+                    self._answer.take_first(event)
+        self._answer.note_line(line)
+        return _IDS.sub(rb"\1null", line) if b'token_ids":' in line else line
+
+
+class ResumedStream:
+    """A later server's stream passes through it, and comes out in the form of the first one's."""
+
+    def __init__(self, answer: AnswerSoFar) -> None:
+        """Go on with `answer`."""
+        self._answer = answer
+        self._said_before = answer.said
+        self._lines = WholeLines(self._line, MAX_HELD_BYTES)
+        self._broken = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the stream -> those that are ready for the client."""
+        return self._lines.feed(data)
+
+    def flush(self) -> bytes:
+        """What is held is part of an event that never came: nothing for the client."""
+        self._lines.flush()
+        return b""
+
+    def _line(self, line: bytes) -> bytes:
+        if self._broken or not line.startswith(b"data:"):
+            return b""
+        payload = line[5:].strip()
+        if payload == b"[DONE]":
+            if not self._answer.finished:
+                return b""
+            self._answer.note_done()
+            return self._as_event(b"data: [DONE]\n\n")
+        event = _decoded(payload, self._answer)
+        if event is None or event.error is not None:
+            self._broken = True
+            return b""
+        return self._as_event(self._answer.translate(event, self._said_before))
+
+    def _as_event(self, text: bytes) -> bytes:
+        if not text:
+            return b""
+        before = self._answer.separator()
+        self._answer.note_line(b"\n")
+        return before + text
+
+
+def _is_of_client(error: object) -> bool:
+    """Whether the request is at fault: it would fail elsewhere, too."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return isinstance(code, int) and 400 <= code < 500
+
+
+def _decoded(payload: bytes, answer: AnswerSoFar) -> StreamEvent | None:
+    try:
+        return _EVENT.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer.obstacle = "an event of an unknown form"
+        return None

@@ -1,0 +1,208 @@
+"""What servers are asked for the rest of a broken stream, and what becomes of it."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from gateway.scheduling.events import BackendLeft
+from gateway.scheduling.model import (
+    BackendId,
+    LLMService,
+    ServedModel,
+    ServiceName,
+    TargetModel,
+)
+from gateway.scheduling.policy import QueuePolicy
+from gateway.server.options import PoolOptions
+from gateway.telemetry.request_record import Outcome
+from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
+from tests.server.raw_server import Peer, RawServer
+
+SERVICE = LLMService(
+    name=ServiceName("kept"), model="kept", priority=0, targets=(TargetModel("base", 1.0),)
+)
+OPTIONS = PoolOptions(continue_streams=frozenset({SERVICE.name}))
+MODELS = (ServedModel("base", max_model_len=100),)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(text: str, token: int, **fields: object) -> bytes:
+    event: dict[str, Any] = {"id": "one", "created": 1, "model": "base"}
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": [token]}
+    event["choices"] = [choice]
+    return framed(event | fields)
+
+
+def completion(text: str, token: int, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": finish, "token_ids": [token]}
+    return framed({"id": "two", "model": "base", "choices": [choice]})
+
+
+def framed(event: object) -> bytes:
+    data = b"data: %b\n\n" % (event if isinstance(event, bytes) else json.dumps(event).encode())
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+END = framed(b"[DONE]") + b"0\r\n\r\n"
+
+
+class Script:
+    """The answers of all servers together, in the order in which they are asked."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    async def __call__(self, peer: Peer) -> None:
+        request = await peer.request()
+        assert request.header("content-encoding") is None
+        self.asked.append((request.line, json.loads(request.body)))
+        await peer.send(self.answers.pop(0))
+
+
+BEGINNING = HEAD + chunk("a", 1, prompt_token_ids=[7, 8]) + chunk("b", 2)
+REST = HEAD + completion("c", 3) + completion("d", 4, "stop") + END
+
+
+async def stream(rig: Rig, *headers: str, body: bytes | None = None) -> bytes:
+    async with rig.client() as client:
+        client.post(CHAT, body or chat(model="kept", stream=True), *headers)
+        return (await client.response()).body
+
+
+def text_of(body: bytes) -> str:
+    events = [json.loads(e[6:]) for e in body.split(b"\n\n") if e.startswith(b"data: {")]
+    return "".join(c["delta"]["content"] for e in events for c in e.get("choices", ()))
+
+
+def rig_of(*answers: bytes, servers: int = 2, **settings: object) -> tuple[Script, Any]:
+    script = Script(*answers)
+    values: dict[str, object] = {"policy": make_policy(SERVICE), "pool_options": OPTIONS}
+    return script, gateway(*(RawServer(script) for _ in range(servers)), **values | settings)
+
+
+async def test_the_next_server_is_asked_for_the_rest_of_the_tokens() -> None:
+    script, running = rig_of(BEGINNING, REST)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+        assert rig.in_flight == 0
+    assert text_of(body) == "abcd"
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert b'"kept"' in body
+    assert b'"base"' not in body
+    (_, first), (line, second) = script.asked
+    assert first["return_token_ids"] is True
+    assert line == "POST /v1/completions HTTP/1.1"
+    assert (second["prompt"], second["max_tokens"]) == ([7, 8, 1, 2], 96)
+    assert second["model"] == "base"
+    (record,) = rig.records.all
+    assert (record.outcome, record.continuations) == (Outcome.OK, 1)
+    assert (record.prompt_tokens, record.completion_tokens) == (2, 4)
+
+
+async def test_a_compressed_request_is_continued_in_plain_text() -> None:
+    script, running = rig_of(BEGINNING, REST)
+    async with running as rig:
+        rig.join(MODELS)
+        packed = gzip.compress(chat(model="kept", stream=True))
+        headers = ("Content-Type: application/json", "Content-Encoding: gzip")
+        assert text_of(await stream(rig, *headers, body=packed)) == "abcd"
+    assert len(script.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.1 500 Broken\r\ncontent-length: 3\r\n\r\nbad",
+        b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        HEAD + framed(b'{"error":{"message":"no","code":400}}') + END,
+    ],
+)
+async def test_a_server_that_refuses_the_rest_is_followed_by_another(refusal: bytes) -> None:
+    script, running = rig_of(BEGINNING, refusal, REST, servers=3)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert text_of(body) == "abcd"
+    assert b"bad" not in body
+    assert b"{}" not in body
+    assert b"error" not in body
+    assert len(script.asked) == 3
+
+
+async def test_a_client_is_told_when_no_server_goes_on() -> None:
+    broken = b"HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n"
+    _, running = rig_of(BEGINNING, broken, broken, broken)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+        assert rig.in_flight == 0
+    assert text_of(body) == "ab"
+    assert b'"error"' in body
+    assert body.endswith(b"data: [DONE]\n\n")
+    (record,) = rig.records.all
+    assert record.outcome is Outcome.STREAM_ERROR
+
+
+async def test_an_answer_that_breaks_all_its_servers_is_given_up() -> None:
+    again = HEAD + completion("x", 5)
+    script, running = rig_of(BEGINNING, again, again, again, again, again)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert text_of(body) == "abxxx"
+    assert b'"error"' in body
+    assert len(script.asked) == 4
+
+
+async def test_an_answer_that_lacks_only_its_end_needs_no_other_server() -> None:
+    script, running = rig_of(BEGINNING)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, max_tokens=2))
+    assert text_of(body) == "ab"
+    assert b'"finish_reason":"length"' in body
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(script.asked) == 1
+    assert rig.records.all[0].outcome is Outcome.OK
+
+
+async def test_without_token_ids_the_client_gets_an_error_event() -> None:
+    plain = HEAD + framed({"choices": [{"index": 0, "delta": {"content": "a"}}]})
+    script, running = rig_of(plain)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert b'"error"' in body
+    assert len(script.asked) == 1
+
+
+async def test_services_with_it_off_are_not_asked_for_token_ids() -> None:
+    script, running = rig_of(BEGINNING, pool_options=PoolOptions())
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert "return_token_ids" not in script.asked[0][1]
+    assert b'"error"' in body
+
+
+async def test_a_client_that_waits_for_the_rest_in_vain_is_told_so() -> None:
+    """The only server leaves, and the queue's timeout passes."""
+
+    async def break_and_leave(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(BEGINNING)
+        rig.driver.deliver(BackendLeft(BackendId("s0")))
+
+    policy = make_policy(SERVICE, queue=QueuePolicy(timeout_s=0.02))
+    async with gateway(RawServer(break_and_leave), policy=policy, pool_options=OPTIONS) as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, max_tokens=50))
+        assert rig.in_flight == 0
+    assert text_of(body) == "ab"
+    assert b'"error"' in body
+    assert body.endswith(b"data: [DONE]\n\n")

@@ -1,0 +1,400 @@
+"""Streams that one server begins and another one ends, cut anywhere."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from gateway.wire.answer_so_far import AnswerSoFar
+from gateway.wire.continuation_obstacles import continuation_obstacle
+from gateway.wire.stream_continuation import ObservedStream, ResumedStream
+from tests.wire.recorded import answer_to
+
+CHAT = answer_to("chat_return_token_ids_stream")
+COMPLETION = answer_to("comp_return_token_ids_stream")
+
+
+def members(**fields: object) -> dict[str, Raw]:
+    return msgspec.json.decode(json.dumps({"model": "m", **fields}), type=dict[str, Raw])
+
+
+def events(stream: bytes) -> list[Any]:
+    """The JSON of a stream's events; [DONE] as a string."""
+    found = []
+    for event in stream.split(b"\n\n"):
+        if event.strip():
+            data = event.strip().removeprefix(b"data: ")
+            found.append("[DONE]" if data == b"[DONE]" else json.loads(data))
+    return found
+
+
+def text_of(stream: bytes, *, chat: bool) -> str:
+    found = []
+    for event in events(stream):
+        for choice in event["choices"] if isinstance(event, dict) else ():
+            found.append(choice["delta"].get("content") if chat else choice["text"])  # noqa: PERF401
+    return "".join(found)
+
+
+def ids_of(stream: bytes) -> list[int]:
+    return [
+        token
+        for event in events(stream)
+        if isinstance(event, dict)
+        for choice in event["choices"]
+        for token in choice.get("token_ids") or ()
+    ]
+
+
+def rest_of(stream: bytes, said: int, *, chat: bool) -> bytes:
+    """What a completion of the prompt and the first `said` ids streams, as vLLM would."""
+    parts: list[dict[str, Any]] = []
+    skipped = 0
+    for event in events(stream):
+        if event == "[DONE]" or not event["choices"]:
+            continue
+        choice = event["choices"][0]
+        ids = choice.get("token_ids") or []
+        if skipped + len(ids) <= said and not choice["finish_reason"]:
+            skipped += len(ids)
+            continue
+        text = choice["delta"].get("content") if chat else choice["text"]
+        parts.append(
+            {
+                "id": "cmpl-2",
+                "object": "text_completion",
+                "created": 2,
+                "model": "m",
+                "choices": [
+                    {
+                        "index": 0,
+                        "text": text,
+                        "logprobs": None,
+                        "finish_reason": choice["finish_reason"],
+                        "stop_reason": None,
+                        "prompt_token_ids": [9] if not parts else None,
+                        "token_ids": ids,
+                    }
+                ],
+            }
+        )
+    usage = {"prompt_tokens": 99, "completion_tokens": len(ids_of(stream)) - said}
+    parts.append({"id": "cmpl-2", "choices": [], "usage": usage, "system_fingerprint": "f"})
+    return b"".join(b"data: %b\n\n" % json.dumps(p).encode() for p in parts) + b"data: [DONE]\n\n"
+
+
+def hidden(stream: bytes) -> bytes:
+    """The stream as a server sends it that was not asked for ids."""
+    answer = AnswerSoFar(chat=True, body=members())
+    observed = ObservedStream(answer)
+    return observed.feed(stream) + observed.flush()
+
+
+def continued(stream: bytes, cut: int, *, chat: bool, body: dict[str, Raw]) -> bytes:
+    """What the client gets when the stream breaks after `cut` bytes."""
+    answer = AnswerSoFar(chat=chat, body=body)
+    got = ObservedStream(answer).feed(stream[:cut])
+    answer.broke()
+    request = answer.resumed_request(2048)
+    if request is None:
+        return got + (answer.ending(2048) or b"")
+    ids = ids_of(stream)
+    prompt = json.loads(request)["prompt"]
+    assert prompt[-answer.said :] == ids[: answer.said] or not answer.said
+    resumed = ResumedStream(answer)
+    return got + resumed.feed(rest_of(stream, answer.said, chat=chat)) + resumed.flush()
+
+
+def test_a_stream_that_does_not_break_is_what_it_is_without_ids() -> None:
+    for event in events(hidden(CHAT)):
+        if isinstance(event, dict):
+            assert event.get("prompt_token_ids") is None
+            assert all(choice.get("token_ids") is None for choice in event["choices"])
+    assert text_of(hidden(CHAT), chat=True) == text_of(CHAT, chat=True)
+    assert len(hidden(CHAT).split(b"\n\n")) == len(CHAT.split(b"\n\n"))
+
+
+def first_event_ends(stream: bytes) -> int:
+    return stream.index(b"\n\n") + 2
+
+
+@given(st.data())
+@pytest.mark.parametrize(("stream", "chat"), [(CHAT, True), (COMPLETION, False)])
+def test_a_broken_stream_goes_on_without_loss_or_repetition(
+    stream: bytes,
+    chat: bool,  # noqa: FBT001
+    data: st.DataObject,
+) -> None:
+    cut = data.draw(st.integers(first_event_ends(stream), len(stream)))
+    options = {"stream_options": {"include_usage": True}} if chat else {}
+    got = continued(stream, cut, chat=chat, body=members(max_tokens=12, **options))
+
+    assert text_of(got, chat=chat) == text_of(stream, chat=chat)
+    assert got.endswith(b"data: [DONE]\n\n")
+    assert got.count(b"[DONE]") == 1
+    whole = [event for event in events(got) if event != "[DONE]"]
+    assert {event["id"] for event in whole} == {events(stream)[0]["id"]}
+    assert {event["object"] for event in whole} == {events(stream)[0]["object"]}
+    finishes = [c["finish_reason"] for e in whole for c in e["choices"] if c["finish_reason"]]
+    assert finishes == ["length"]
+    usages = [event["usage"] for event in whole if not event["choices"]]
+    if chat:
+        assert [(u["prompt_tokens"], u["completion_tokens"]) for u in usages] == [(19, 12)]
+        assert usages[0]["total_tokens"] == 31
+    else:
+        assert usages == []
+
+
+def pieces(*texts_and_ids: tuple[str, list[int]]) -> Iterator[bytes]:
+    yield (
+        b'data: {"id":"c","created":1,"model":"m","choices":[{"index":0,"delta":{"role":'
+        b'"assistant","content":""},"finish_reason":null}],"prompt_token_ids":[7,8]}\n\n'
+    )
+    for text, ids in texts_and_ids:
+        choice = {"index": 0, "delta": {"content": text}, "finish_reason": None, "token_ids": ids}
+        yield b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice]}).encode()
+
+
+def broken_after(*texts_and_ids: tuple[str, list[int]], **fields: object) -> AnswerSoFar:
+    answer = AnswerSoFar(chat=True, body=members(**fields))
+    ObservedStream(answer).feed(b"".join(pieces(*texts_and_ids)))
+    answer.broke()
+    return answer
+
+
+def request_of(answer: AnswerSoFar) -> dict[str, Any]:
+    request = answer.resumed_request(100)
+    assert request is not None
+    decoded: dict[str, Any] = json.loads(request)
+    return decoded
+
+
+def test_ids_whose_text_has_not_come_are_asked_for_again() -> None:
+    answer = broken_after(("a", [1]), ("", [2]), ("b", [3]), ("", [4]))
+    assert request_of(answer)["prompt"] == [7, 8, 1, 2, 3]
+    assert answer.usage.completion_tokens == 3
+
+
+def test_what_the_answer_is_sampled_with_is_asked_for_again_and_nothing_else() -> None:
+    request = request_of(
+        broken_after(("a", [1]), temperature=0.5, seed=3, min_tokens=5, messages=[], max_tokens=9)
+    )
+    assert request == {
+        "model": "m",
+        "temperature": 0.5,
+        "seed": 3,
+        "min_tokens": 4,
+        "prompt": [7, 8, 1],
+        "max_tokens": 8,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("fields", "chat", "expected"),
+    [
+        ({"max_tokens": 9}, True, 8),
+        ({"max_completion_tokens": 5}, True, 4),
+        ({}, True, 97),
+        ({"max_tokens": None}, False, 97),
+        ({}, False, 15),
+    ],
+)
+def test_the_rest_has_as_many_tokens_as_the_whole_would_have_had(
+    fields: dict[str, object],
+    chat: bool,  # noqa: FBT001
+    expected: int,
+) -> None:
+    answer = AnswerSoFar(chat=chat, body=members(**fields))
+    if chat:
+        ObservedStream(answer).feed(b"".join(pieces(("a", [1]))))
+    else:
+        ObservedStream(answer).feed(
+            b'data: {"choices":[{"text":"a","prompt_token_ids":[7,8],"token_ids":[1]}]}\n\n'
+        )
+    answer.broke()
+    assert request_of(answer)["max_tokens"] == expected
+
+
+def test_without_a_limit_that_is_known_there_is_no_request() -> None:
+    answer = broken_after(("a", [1]))
+    assert answer.resumed_request(None) is None
+    assert answer.obstacle == "no limit of tokens known"
+    assert answer.ending(None) is None
+
+
+def test_an_error_event_is_a_break_that_the_client_does_not_see() -> None:
+    answer = AnswerSoFar(chat=True, body=members())
+    stream = b"".join(pieces(("a", [1])))
+    got = ObservedStream(answer).feed(
+        stream + b'data: {"error":{"message":"died","code":500}}\n\ndata: [DONE]\n\n'
+    )
+    assert got == stream.replace(b'"prompt_token_ids":[7,8]', b'"prompt_token_ids":null').replace(
+        b'"token_ids": [1]', b'"token_ids": null'
+    )
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1]
+
+
+def test_an_error_of_the_clients_own_making_is_passed_on() -> None:
+    stream = b'data: {"error":{"message":"too long","code":400}}\n\ndata: [DONE]\n\n'
+    assert ObservedStream(AnswerSoFar(chat=True, body=members())).feed(stream) == stream
+
+
+def test_several_breaks_are_survived() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5)
+    second = ResumedStream(answer)
+    got = second.feed(b'data: {"choices":[{"text":"b","token_ids":[2]}]}\n\ndata: {"error":{}}\n\n')
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1, 2]
+    assert request_of(answer)["max_tokens"] == 3
+    third = ResumedStream(answer)
+    got += third.feed(
+        b'data: {"choices":[{"text":"c","token_ids":[3],"finish_reason":"stop"}]}\n\n'
+        b"data: [DONE]\n\n"
+    )
+    assert text_of(got, chat=True) == "bc"
+    assert answer.breaks == 2
+    assert answer.finished
+
+
+def test_an_answer_that_lacks_only_its_end_is_ended_here() -> None:
+    answer = broken_after(("a", [1]), max_tokens=1, stream_options={"include_usage": True})
+    assert answer.resumed_request(100) is None
+    ended = events(answer.ending(100) or b"")
+    assert ended[0]["choices"][0]["finish_reason"] == "length"
+    assert ended[1]["usage"]["total_tokens"] == 3
+    assert ended[2] == "[DONE]"
+
+
+@pytest.mark.parametrize("wants_usage", [True, False])
+def test_an_answer_that_broke_between_its_last_text_and_its_end_is_ended_here(
+    wants_usage: bool,  # noqa: FBT001
+) -> None:
+    options = {"include_usage": wants_usage}
+    answer = AnswerSoFar(chat=True, body=members(stream_options=options, max_tokens=9))
+    last = b'{"choices":[{"delta":{"content":"b"},"finish_reason":"stop","token_ids":[2]}]}'
+    ObservedStream(answer).feed(b"".join(pieces(("a", [1]))) + b"data: %b\n" % last)
+    answer.broke()
+    assert answer.resumed_request(100) is None
+    ending = answer.ending(100) or b""
+    assert ending.startswith(b"\ndata: ")
+    assert [e["usage"]["total_tokens"] for e in events(ending)[:-1]] == [4] * wants_usage
+    assert events(ending)[-1] == "[DONE]"
+
+
+def test_nothing_is_missing_when_only_the_connection_broke() -> None:
+    answer = AnswerSoFar(chat=True, body=members(max_tokens=12))
+    ObservedStream(answer).feed(CHAT)
+    answer.broke()
+    assert answer.ending(100) == b""
+
+
+def test_an_end_without_a_reason_is_a_break() -> None:
+    answer = AnswerSoFar(chat=True, body=members(max_tokens=9))
+    assert b"DONE" not in ObservedStream(answer).feed(
+        b"".join(pieces(("a", [1]))) + b"data: [DONE]\n\n"
+    )
+    answer.broke()
+    assert ResumedStream(answer).feed(b"data: [DONE]\n\n") == b""
+
+
+def test_an_answer_that_is_not_complete_has_no_end() -> None:
+    assert broken_after(("a", [1]), max_tokens=5).ending(100) is None
+
+
+def test_a_cut_right_after_an_event_is_mended_with_an_empty_line() -> None:
+    answer = AnswerSoFar(chat=True, body=members())
+    ObservedStream(answer).feed(b"".join(pieces(("a", [1])))[:-1])
+    answer.broke()
+    got = ResumedStream(answer).feed(b'data: {"choices":[{"text":"b","token_ids":[2]}]}\n')
+    assert got.startswith(b"\ndata: {")
+
+
+@pytest.mark.parametrize(
+    ("event", "obstacle"),
+    [
+        (b'{"choices":[{"delta":{"reasoning":"hm"},"token_ids":[1]}]}', "reasoning"),
+        (b'{"choices":[{"delta":{"tool_calls":[{}]},"token_ids":[1]}]}', "tool_calls"),
+        (b'{"choices":[{"delta":{"content":"a"}}]}', "no token ids from the server"),
+        (b'{"choices":[{"delta":7}]}', "no token ids from the server"),
+        (b"{broken", "an event of an unknown form"),
+    ],
+)
+def test_answers_that_cannot_be_carried_over_say_why(event: bytes, obstacle: str) -> None:
+    answer = AnswerSoFar(chat=True, body=members(max_tokens=5))
+    line = b"data: %b\n" % event
+    assert ObservedStream(answer).feed(line).startswith(b"data:")
+    answer.broke()
+    assert answer.obstacle == obstacle
+    assert answer.resumed_request(100) is None
+
+
+def test_what_a_later_server_says_in_an_unknown_form_is_not_passed_on() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5)
+    assert ResumedStream(answer).feed(b"data: {broken\n\ndata: [DONE]\n\n: comment\n") == b""
+    assert answer.obstacle == "an event of an unknown form"
+
+
+def test_nothing_is_known_of_a_stream_that_broke_before_its_first_event() -> None:
+    answer = AnswerSoFar(chat=True, body=members())
+    assert answer.usage.prompt_tokens is None
+    answer.broke()
+    assert answer.resumed_request(100) is None
+
+
+def test_empty_events_of_a_later_server_are_left_out() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5)
+    stream = ResumedStream(answer)
+    assert stream.feed(b'data: {"choices":[{"text":"","token_ids":[]}]}\n\n') == b""
+    assert stream.feed(b'data: {"choices":[],"usage":{"completion_tokens":1}}\n\n') == b""
+    assert stream.feed(b'data: {"choices":[],"usage":null}\n\n') == b""
+
+
+def test_a_usage_without_counts_is_counted_from_the_ids() -> None:
+    answer = broken_after(("a", [1]), stream_options={"include_usage": True}, max_tokens=5)
+    got = ResumedStream(answer).feed(
+        b'data: {"choices":[{"text":"b","token_ids":[2],"finish_reason":"stop"}]}\n\n'
+        b'data: {"choices":[],"usage":{}}\n\n'
+        b'data: {"choices":[],"usage":{}}\n\n'
+    )
+    assert [e["usage"]["completion_tokens"] for e in events(got) if not e["choices"]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "obstacle"),
+    [
+        ({}, None),
+        ({"tools": [], "stop": None, "logprobs": False, "n": 1, "echo": False}, None),
+        ({"response_format": {"type": "text"}, "stream_options": {"include_usage": True}}, None),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, None),
+        ({"messages": [{"role": "user", "content": "a"}, 7]}, None),
+        ({"prompt": "a"}, None),
+        ({"prompt": [1, 2]}, None),
+        ({"prompt": ["a"]}, None),
+        ({"prompt": ["a", "b"]}, "several prompts"),
+        ({"tools": [{}]}, "tools"),
+        ({"stop": ["x"]}, "stop"),
+        ({"logprobs": True}, "logprobs"),
+        ({"n": 2}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "continuous_usage_stats"),
+        (
+            {"messages": [{"content": [{"type": "image_url"}]}]},
+            "multimodal content",
+        ),
+        ({"messages": [{"content": [7]}]}, "multimodal content"),
+    ],
+)
+def test_what_cannot_be_continued_is_told_from_the_request(
+    fields: dict[str, object], obstacle: str | None
+) -> None:
+    assert continuation_obstacle(members(**fields)) == obstacle
