@@ -24,7 +24,7 @@ class DrainPlan:
     requests: int
     lives: int = 5
     servers: int = 4
-    tokens: int = 120
+    tokens: int = 40
 
 
 async def check_drain(plan: DrainPlan, folder: Path) -> list[Finding]:
