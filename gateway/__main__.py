@@ -126,7 +126,7 @@ def _health(arguments: Namespace) -> int:
     from gateway.server.health_probe import ask_health
 
     settings = settings_of(arguments)
-    trouble = ask_health(settings.host, settings.port)
+    trouble = ask_health(settings.host, settings.port, tls=settings.tls_certificate is not None)
     if trouble is not None:
         print(f"{PROGRAM}: {trouble}", file=sys.stderr)
     return int(trouble is not None)

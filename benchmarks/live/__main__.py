@@ -35,6 +35,12 @@ from benchmarks.live.membership import (
 )
 from benchmarks.live.processes import SiteOptions, replayed, site_of_processes
 from benchmarks.live.reloads import Generations, ReloadsPlan, check_reloads
+from benchmarks.live.scarcity import (
+    ScarcityPlan,
+    check_refusals,
+    check_server_loss,
+    scarce_pool,
+)
 from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
 
@@ -161,6 +167,28 @@ async def _chaos(args: argparse.Namespace, folder: Path) -> list[Finding]:
     return await check_chaos(plan, folder)
 
 
+async def _server_loss(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    plan = ScarcityPlan(load=0.8, lasts_s=args.seconds, killed=args.killed)
+    async with site_of_processes(_scarce(args, folder)) as site:
+        return await check_server_loss(site, plan, args.plot)
+
+
+async def _refusals(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    plan = ScarcityPlan(load=args.load, lasts_s=args.seconds)
+    async with site_of_processes(_scarce(args, folder)) as site:
+        return await check_refusals(site, plan)
+
+
+def _scarce(args: argparse.Namespace, folder: Path) -> SiteOptions:
+    return SiteOptions(
+        servers=args.servers,
+        time_scale=args.time_scale or 0.1,
+        settings={"queue_timeout": "30s"},
+        folder=folder,
+        arrange=lambda backends: scarce_pool(backends, ttft="2s"),
+    )
+
+
 async def _drain(args: argparse.Namespace, folder: Path) -> list[Finding]:
     return await check_drain(DrainPlan(requests=args.requests), folder)
 
@@ -198,6 +226,16 @@ def _parser() -> argparse.ArgumentParser:
         "--continued", action="store_true", help="continue broken streams; then none may fail"
     )
     chaos.add_argument("--seed", type=int, default=1, help="of load and faults (1)")
+    loss = commands.add_parser("server-loss", help="servers die under load: who is refused")
+    refusals = commands.add_parser("refusals", help="overload: how soon refusals come")
+    for command, check, servers in ((loss, _server_loss, 10), (refusals, _refusals, 4)):
+        _common(command, check)
+        command.add_argument("--seconds", type=float, default=45.0, help="of load (45)")
+        command.add_argument("--servers", type=int, default=servers, help=f"({servers})")
+        command.add_argument("--time-scale", type=float, help="engine seconds per second (0.1)")
+    loss.add_argument("--killed", type=int, default=3, help="of them (3)")
+    loss.add_argument("--plot", type=Path, metavar="FILE", help="draw it; needs matplotlib")
+    refusals.add_argument("--load", type=float, default=2.0, help="of what fits (2)")
     drain = commands.add_parser("drain", help="reload and SIGTERM with requests in flight")
     _common(drain, _drain)
     drain.add_argument("--requests", type=int, default=10_000, help="how many (10000)")

@@ -70,6 +70,7 @@ def _bodies(rig: Rig, system: Running) -> Figures:
         body = request_body(size=size, streamed=False)
         loaded = rig.load(system, body=body, connections=1, seconds=0.4, warm_up_s=0.1)
         figures[f"p50_us_{size}"] = loaded.at("latency_us", "p50")
+        figures[f"cpu_us_{size}"] = loaded.cpu_us_per("responses")
     return figures
 
 

@@ -28,6 +28,7 @@ _LOAD_COLUMNS: tuple[tuple[str, str, str, float], ...] = (
     ("of them delivered", "fast_chunks", "delivered", 1),
     ("late p99 ms", "fast_chunks", "late_p99_us", 1e-3),
     ("body 1 kB / 100 kB / 1 MB: p50 us", "bodies", "p50_us_1000,p50_us_100000,p50_us_1000000", 1),
+    ("the same: CPU us", "bodies", "cpu_us_1000,cpu_us_100000,cpu_us_1000000", 1),
     ("gap p99 ms beside 1 MB bodies", "beside_large", "gap_p99_us", 1e-3),
     ("MB idle / 2,000 / 9,000 streams", "", "", 1),
     ("kB / stream", "streams_9000", "kb_per_stream", 1),

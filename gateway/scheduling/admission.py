@@ -39,8 +39,7 @@ class Admission:
 
     def wait(self, tracked: TrackedRequest, *, now: float) -> None:
         """Put a request into the queue; what is late already goes to its late lane."""
-        if not self._queue.requests:
-            self._drain_rate.queue_began(now=now)
+        self._drain_rate.none_is_open(now=now)
         self._rules.order.waits(tracked, self._queue.waiting_services())
         self._set_late_at(tracked, now)
         if tracked.late_at <= now:

@@ -9,10 +9,11 @@ _LONGEST_S = 60.0
 _JITTER = 0.25
 _FREE_SHARE = 0.5
 """Of the rate of dispatches, what those who come back will find free after an overload."""
+_HOPED_SHARE = 0.03
 _PAUSE_S = 2.0
 _NEWEST_SHARE = 0.5
 _KNOWN_AFTER_S = 1.0
-"""A queue must have stood this long before its rate of dispatches says what servers can take."""
+"""A scarcity must last this long before the rate of dispatches says what servers can take."""
 
 
 class _Rate:
@@ -67,11 +68,13 @@ class DrainRate:
         self._overload = _Overload()
         self._sent_away = 0.0
         self._sent_away_at = 0.0
-        self._queue_since = 0.0
+        self._scarce_since = self._scarce_at = float("-inf")
 
-    def queue_began(self, *, now: float) -> None:
-        """The first request of an empty queue begins to wait."""
-        self._queue_since = now
+    def none_is_open(self, *, now: float) -> None:
+        """No server is open to an arrival; a pause of two seconds ends the scarcity."""
+        if now - self._scarce_at > _PAUSE_S:
+            self._scarce_since = now
+        self._scarce_at = now
 
     def dispatched(self, *, critical: bool, now: float) -> None:
         """Take in one dispatch."""
@@ -80,18 +83,18 @@ class DrainRate:
             self._non_critical.count(now)
 
     def non_critical_wait_s(self, *, critical: int, non_critical: int, now: float) -> float:
-        """How long a Non-Critical arrival would wait behind so many; 0 where nothing is known.
+        """How long a Non-Critical arrival that found no server open would wait behind so many.
 
-        Critical ones leave at the rate of all dispatches, Non-Critical ones at their own.
+        Critical ones leave at the rate of all dispatches, Non-Critical ones at their own and a
+        little more, so that some wait for what Critical ones leave unexpectedly. 0 where
+        nothing is known: within the first second of a scarcity, or with hardly any dispatches.
         """
+        self.none_is_open(now=now)
         every = self._all.at(now)
-        stood = bool(critical or non_critical) and now - self._queue_since >= _KNOWN_AFTER_S
-        if not stood or every * _MEMORY_S < 1.0:
+        if now - self._scarce_since < _KNOWN_AFTER_S or every * _MEMORY_S < 1.0:
             return 0.0
-        own = self._non_critical.at(now)
-        if critical and own * _MEMORY_S < 1.0:
-            return float("inf")
-        return critical / every + (non_critical + 1) / max(own, every if not critical else own)
+        own = self._non_critical.at(now) + _HOPED_SHARE * every
+        return critical / every + (non_critical + 1) / own
 
     def retry_after_s(self, *, waiting: int, now: float) -> float:
         """When a refused client should come back: 1 to 60 s, jittered.

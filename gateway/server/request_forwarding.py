@@ -125,14 +125,14 @@ class ForwardedRequest:
         passed_on = changed is self._parsed.body
         body = self._body.received if passed_on else changed
         own_body = passed_on and not self._resumes
-        dropped = _NOT_FOR_SERVERS if own_body else _NOT_WITH_ANOTHER_BODY
         headers = request_headers_to_forward(
             self._request.raw_headers,
             host=authority,
             request_id=self._request_id,
             policy=options.forwarding,
+            without=_NOT_FOR_SERVERS if own_body else _NOT_WITH_ANOTHER_BODY,
         )
-        lines = [b"%b: %b" % header for header in headers if header[0] not in dropped]
+        lines = [b"%b: %b" % header for header in headers]
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body
 

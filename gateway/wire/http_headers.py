@@ -98,6 +98,7 @@ def request_headers_to_forward(
     host: str,
     request_id: str,
     policy: ForwardingPolicy,
+    without: frozenset[bytes] = frozenset(),
 ) -> list[tuple[bytes, bytes]]:
     """The headers to send to a server, without Content-Length, which the sender adds.
 
@@ -106,6 +107,7 @@ def request_headers_to_forward(
         host: authority of the server.
         request_id: made by `choose_request_id`.
         policy: what happens to credentials and steering headers.
+        without: names of others that are left out, in lower case.
 
     Raises:
         BadRequest: ambiguous framing, or a header that would break out of its line.
@@ -122,7 +124,9 @@ def request_headers_to_forward(
     forwarded += [
         header
         for header in received
-        if header[0] not in dropped and not header[0].startswith(steering)
+        if (name := header[0]) not in dropped
+        and name not in without
+        and not name.startswith(steering)
     ]
     return forwarded
 

@@ -59,7 +59,7 @@ async def site_in_process(
         values = {"host": "127.0.0.1", "port": 0, "admin_port": 0, "seed": 1, "request_log": None}
         values |= {"backends": tuple(backends), "journal": journal, **settings}
         port, admin_port = await stack.enter_async_context(
-            _gateway(Settings.model_validate(values))
+            running_gateway(Settings.model_validate(values))
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         site = Site(
@@ -75,7 +75,7 @@ async def site_in_process(
 
 
 @asynccontextmanager
-async def _gateway(settings: Settings) -> AsyncIterator[tuple[int, int]]:
+async def running_gateway(settings: Settings) -> AsyncIterator[tuple[int, int]]:
     stop = asyncio.Event()
     ports: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     with ExitStack() as files:

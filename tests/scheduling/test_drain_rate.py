@@ -60,8 +60,8 @@ def test_before_any_dispatch_only_a_queue_makes_clients_wait_long() -> None:
 def draining(*, critical_per_s: int = 0, non_critical_per_s: int = 0) -> DrainRate:
     """A queue has stood for a hundred seconds while servers took so many."""
     rate = DrainRate(rng=_NoJitter())
-    rate.queue_began(now=0.0)
     for second in range(100):
+        rate.none_is_open(now=second)
         for critical, count in ((True, critical_per_s), (False, non_critical_per_s)):
             for number in range(count):
                 rate.dispatched(critical=critical, now=second + number / count)
@@ -74,38 +74,41 @@ def test_the_wait_is_the_time_for_all_that_wait_before() -> None:
     assert wait_s == pytest.approx(5.0, rel=0.1)
 
 
-def test_critical_ones_leave_at_the_rate_of_all_and_non_critical_ones_at_their_own() -> None:
+@pytest.mark.parametrize("critical", [0, 20])
+def test_critical_ones_leave_at_the_rate_of_all_and_non_critical_ones_at_their_own(
+    critical: int,
+) -> None:
     rate = draining(critical_per_s=8, non_critical_per_s=2)
-    wait_s = rate.non_critical_wait_s(critical=20, non_critical=9, now=100.0)
-    assert wait_s == pytest.approx(20 / 10 + 10 / 2, rel=0.1)
+    wait_s = rate.non_critical_wait_s(critical=critical, non_critical=9, now=100.0)
+    assert wait_s == pytest.approx(critical / 10 + 10 / (2 + 0.3), rel=0.1)
 
 
-def test_once_no_critical_ones_wait_non_critical_ones_get_all() -> None:
-    rate = draining(critical_per_s=8, non_critical_per_s=2)
-    wait_s = rate.non_critical_wait_s(critical=0, non_critical=9, now=100.0)
-    assert wait_s == pytest.approx(10 / 10, rel=0.1)
+def test_behind_critical_ones_that_take_everything_only_few_may_hope() -> None:
+    rate = draining(critical_per_s=100)
+    waits_s = [
+        rate.non_critical_wait_s(critical=0, non_critical=waiting, now=100.0) for waiting in (0, 30)
+    ]
+    assert waits_s == pytest.approx([1 / 3, 31 / 3], rel=0.1)
 
 
-def test_behind_critical_ones_that_take_everything_the_wait_has_no_end() -> None:
+def test_a_scarcity_of_less_than_a_second_says_nothing_yet() -> None:
     rate = draining(critical_per_s=10)
-    assert rate.non_critical_wait_s(critical=5, non_critical=0, now=100.0) == float("inf")
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=103.0) == 0.0
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=103.9) == 0.0
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=104.0) > 0.0
 
 
-def test_an_empty_queue_is_no_wait() -> None:
-    rate = draining(critical_per_s=1)
-    assert rate.non_critical_wait_s(critical=0, non_critical=0, now=100.0) == 0.0
-
-
-def test_a_queue_of_less_than_a_second_says_nothing_yet() -> None:
+def test_it_goes_on_while_hardly_two_seconds_pass_without_a_closed_door() -> None:
     rate = draining(critical_per_s=10)
-    rate.queue_began(now=100.0)
-    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=100.9) == 0.0
-    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=101.0) > 0.0
+    rate.none_is_open(now=103.0)
+    rate.none_is_open(now=104.9)
+    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=105.0) > 0.0
 
 
 def test_where_hardly_anything_was_dispatched_no_wait_is_predicted() -> None:
     rate = DrainRate(rng=_NoJitter())
-    rate.queue_began(now=0.0)
+    for tenth in range(500):
+        rate.none_is_open(now=tenth / 10)
     assert rate.non_critical_wait_s(critical=5, non_critical=5, now=50.0) == 0.0
 
 

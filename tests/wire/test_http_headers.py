@@ -67,6 +67,20 @@ def test_what_is_for_the_gateway_or_the_hop_stays_here(name: bytes) -> None:
     assert forward((name, b"x")) == OURS
 
 
+def test_what_the_sender_does_not_want_passed_on_stays_here() -> None:
+    sent = [(b"Accept-Encoding", b"gzip"), (b"Accept", b"x")]
+
+    forwarded = request_headers_to_forward(
+        sent,
+        host="server:8000",
+        request_id="id-1",
+        policy=ForwardingPolicy(),
+        without=frozenset({b"accept-encoding"}),
+    )
+
+    assert forwarded == [*OURS, (b"accept", b"x")]
+
+
 def test_framing_is_made_anew() -> None:
     assert forward((b"Content-Length", b"12")) == OURS
     assert forward((b"Transfer-Encoding", b"Chunked")) == OURS
