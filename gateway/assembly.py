@@ -243,11 +243,11 @@ def _control_collector(
     pools: Sequence[ServedPool], discovery: Discovery, configuration: ConfigurationInForce
 ) -> ControlCollector:
     return ControlCollector(
-        servers=lambda: [
-            (pool.servers.name, status.state)
+        servers=lambda: {
+            (pool.servers.name, state): count
             for pool in pools
-            for status in pool.servers.statuses()
-        ],
+            for state, count in pool.servers.counts().items()
+        },
         sources=lambda: [
             SourceFigures(report.pool, report.source, report.errors, report.age_s)
             for report in discovery.reports

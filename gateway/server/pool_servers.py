@@ -116,6 +116,11 @@ class PoolServers:
         """Every server, in order of joining."""
         return [self._status(url) for url in self._states]
 
+    def counts(self) -> dict[ServerState, int]:
+        """Servers by state, also states that none is in."""
+        states = [status.state for status in self.statuses()]
+        return {state: states.count(state) for state in ServerState}
+
     def _status(self, url: str) -> ServerStatus:
         backend_id = BackendId(url)
         healthy = self._monitor.is_healthy(backend_id)

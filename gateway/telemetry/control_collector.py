@@ -1,6 +1,5 @@
 """Metrics of what changes the gateway while it runs: servers that come and go, sources, reloads."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -26,20 +25,19 @@ class ControlCollector(Collector):
     def __init__(
         self,
         *,
-        servers: Callable[[], Iterable[tuple[str, str]]],
+        servers: Callable[[], Mapping[tuple[str, str], int]],
         sources: Callable[[], Iterable[SourceFigures]],
         reloads: Callable[[], Mapping[str, int]],
     ) -> None:
-        """`servers` tells pool and state of each, `reloads` how many there were by result."""
+        """`servers` counts by pool and state, `reloads` by result."""
         self._servers = servers
         self._sources = sources
         self._reloads = reloads
 
     def collect(self) -> Iterator[Metric]:
         """Tell what there is."""
-        states = Counter(self._servers())
         sources = list(self._sources())
-        yield family_of(definitions.SERVERS, list(states.items()))
+        yield family_of(definitions.SERVERS, list(self._servers().items()))
         yield family_of(
             definitions.DISCOVERY_ERRORS, [((s.pool, s.source), s.errors) for s in sources]
         )

@@ -7,7 +7,7 @@ def test_servers_sources_and_reloads_are_told() -> None:
     registry = CollectorRegistry()
     registry.register(
         ControlCollector(
-            servers=lambda: [("p", "up"), ("p", "up"), ("p", "leaving")],
+            servers=lambda: {("p", "up"): 2, ("p", "leaving"): 0},
             sources=lambda: [
                 SourceFigures("p", "dns", 3, 1.5),
                 SourceFigures("p", "file", 0, None),
@@ -20,7 +20,7 @@ def test_servers_sources_and_reloads_are_told() -> None:
         return registry.get_sample_value(f"llm_gateway_{name}", labels)
 
     assert value("servers", pool="p", state="up") == 2
-    assert value("servers", pool="p", state="leaving") == 1
+    assert value("servers", pool="p", state="leaving") == 0
     assert value("discovery_errors_total", pool="p", source="dns") == 3
     assert value("discovery_age_seconds", pool="p", source="dns") == 1.5
     assert value("discovery_age_seconds", pool="p", source="file") is None

@@ -35,7 +35,7 @@ def scraped_families() -> dict[str, str]:
     registry.register(LostLinesCollector({}))
     registry.register(LoopLagCollector())
     registry.register(ConnectionsCollector(ClientConnections(LIMITS), ClientConnections(LIMITS)))
-    registry.register(ControlCollector(servers=list, sources=list, reloads=dict))
+    registry.register(ControlCollector(servers=dict, sources=list, reloads=dict))
     page = generate_latest(registry).decode()
     return dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
 
