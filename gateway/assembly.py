@@ -39,6 +39,7 @@ from gateway.server.api_keys import AccessControl
 from gateway.server.app import Background, Gateway, ListenOptions
 from gateway.server.entrance import Entrance
 from gateway.server.front_end import FrontEnd
+from gateway.server.openapi import ApiDescription
 from gateway.server.proxy_handler import ProxyHandler, RequestObserver
 from gateway.server.routes import PoolDirectory
 from gateway.server.status_page.build import build_live_page
@@ -200,6 +201,7 @@ def build_gateway(
         sections=[
             AdminApi(pools, changes=changes, configuration=configuration),
             live.pages,
+            ApiDescription(),
         ],
     )
     admin = AdminAccess(pages.handle, host=settings.admin_host)

@@ -106,7 +106,7 @@ async def _forecasts(args: argparse.Namespace, folder: Path) -> list[Finding]:
         servers=4,
         adapters=names,
         slots=_SLOTS,
-        time_scale=args.time_scale or 0.15,
+        time_scale=args.time_scale or 0.3,
         settings={"request_log": str(request_log)},
         folder=folder,
     )
@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands.add_parser("cancellations", help="clients that leave"), _cancellations, 1000, 0)
     forecasts = commands.add_parser("forecasts", help="forecast and outcome, two slow servers")
     _add(forecasts, _forecasts, 400, 0)
-    forecasts.add_argument("--rate", type=float, default=4.0, help="requests per second (4)")
+    forecasts.add_argument("--rate", type=float, default=2.2, help="requests per second (2.2)")
     membership = commands.add_parser("membership", help="servers that are removed and added")
     _add(membership, _membership, 1000, 10)
     reloads = commands.add_parser("reloads", help="reloads, and an end under load")

@@ -17,6 +17,9 @@ _LAST_GROWTH = 0.04
 _GROWTH_SLOWING_SAMPLES = 10.0
 _LEAST_SPREAD = 0.01
 _LARGEST_SPREAD = 1.5
+_LEAST_DECIDING_SPREAD = 0.3
+"""Where misses are feared only close to a bound, nothing keeps servers alike far from it: they
+drift apart, and forecasts with them."""
 _ERROR_MEMORY = 0.02
 _UNSURE_SAMPLES = 20.0
 _GOOD_ERROR = 0.5
@@ -34,7 +37,7 @@ class ForecastError:
         coverage: running share of actual times at or below their p90 forecast.
         samples: how many were judged.
         median_factor, p90_factor: what a raw forecast is multiplied with.
-        steepness: of the chance to exceed a bound; see miss_risk.py.
+        steepness: of the chance to exceed a bound, for decisions; see miss_risk.py.
     """
 
     __slots__ = (
@@ -84,5 +87,5 @@ class ForecastError:
         self.spread = min(_LARGEST_SPREAD, max(_LEAST_SPREAD, spread))
         self.median_factor = exp(self.bias)
         self.p90_factor = exp(self.bias + self.spread)
-        self.steepness = steepness(self.spread)
+        self.steepness = steepness(max(_LEAST_DECIDING_SPREAD, self.spread))
         self.judge(forecast_s=forecast_s, p90_s=p90_s, actual_s=actual_s)

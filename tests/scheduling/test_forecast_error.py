@@ -4,6 +4,7 @@ from random import Random
 import pytest
 
 from gateway.scheduling.forecast_error import ForecastError
+from gateway.scheduling.miss_risk import steepness
 
 
 def taught(*, median: float, sigma: float, samples: int, seed: int = 1) -> ForecastError:
@@ -86,3 +87,10 @@ def test_trust_grows_with_samples_and_falls_with_the_error() -> None:
     assert 0.45 < few.trust < 0.55
     assert many.trust > 0.9
     assert 0.3 < bad.trust < 0.5
+
+
+def test_decisions_fear_misses_far_from_a_bound_though_forecasts_were_sharp() -> None:
+    sharp, vague = (taught(median=1.0, sigma=sigma, samples=2_000) for sigma in (0.02, 0.6))
+    assert log(sharp.p90_factor / sharp.median_factor) < 0.1
+    assert sharp.steepness == steepness(0.3)
+    assert vague.steepness < sharp.steepness
