@@ -174,7 +174,9 @@ class ClientProtocol(RequestHandler):
             self._connections.counts[CutReason.HEADER_TOO_LARGE] += 1
             answer = protocol_answer(ProtocolError.HEADER_TOO_LARGE)
         else:
-            answer = bad_request_answer(BadRequest(message or "Bad request.", status=status))
+            # What follows the first line is a piece of the request, which may be a secret.
+            said = (message or "Bad request").partition("\n")[0].rstrip(":. ")
+            answer = bad_request_answer(BadRequest(f"{said}.", status=status))
         if request.writer.output_size > 0:
             raise ConnectionError("a response has begun already")
         response = web.Response(

@@ -1,6 +1,7 @@
 """Merges flags, environment and file, and refuses what is not known or not right."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def _read_environment() -> dict[str, Any]:
     try:
         return EnvSettingsSource(_Environment)()
     except SettingsError as error:
-        raise fault(variable("pools"), "", f"expected JSON: {error.__cause__}") from error
+        named = re.search(r'field "(\w+)"', str(error))
+        source = variable(named[1]) if named else PREFIX
+        raise fault(source, "", f"expected JSON: {error.__cause__}") from error
 
 
 def _validated(

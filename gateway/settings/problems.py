@@ -89,7 +89,7 @@ def _text(detail: ErrorDetails, section: type[BaseModel]) -> str:
 
 
 def _shown(detail: ErrorDetails) -> str:
-    if not _SECRETS.isdisjoint(map(str, detail["loc"])):
+    if not _SECRETS.isdisjoint(map(str, detail["loc"])) or detail["loc"][-1:] == ("api_keys",):
         return MASK
     text = _USER_INFO.sub(f"//{MASK}@", repr(_masked(detail["input"])))
     if len(text) <= _SHOWN_VALUE_LENGTH:

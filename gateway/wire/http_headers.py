@@ -33,8 +33,11 @@ _NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-reque
 _NOT_RETURNED = _HOP_BY_HOP | {b"x-request-id"}
 _HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close"})
 """Options of Connection that name no header."""
-_STEERING = (b"x-gateway-", b"x-slo-", b"x-llm-d-slo-")
-"""Prefixes of the headers that speak to the gateway."""
+_STEERING = (
+    *(b"x-gateway-", b"x-slo-", b"x-llm-d-"),
+    *(b"x-data-parallel-", b"x-prefiller-", b"x-encoder-hosts-", b"x-session-token"),
+)
+"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask."""
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _FRAMING = (b"content-length", b"transfer-encoding")
 _REQUEST_ID = b"x-request-id"

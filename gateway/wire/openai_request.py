@@ -206,6 +206,9 @@ def rewrite_body(
         drop_priority: leave the client's value out.
         include_usage: ask for the usage chunk; the other stream options are kept.
         return_token_ids: ask for the token ids of prompt and answer.
+
+    Raises:
+        BadRequest: a member's name is not UTF-8.
     """
     if request.model_span is not None:
         start, stop = request.model_span
@@ -223,19 +226,27 @@ def rewrite_body(
     drop_priority = drop_priority and priority is None and request.has_priority
     if not (changes or add_usage or drop_priority):
         return request.body
-    members = _MEMBERS.decode(request.body)
+    members = _members_of(request.body)
     if drop_priority:
         del members["priority"]
     if add_usage:
         options = bytes(members.get("stream_options", _NOTHING))
-        kept = _MEMBERS.decode(options) if options.startswith(b"{") else {}
+        kept = _members_of(options) if options.startswith(b"{") else {}
         changes["stream_options"] = Raw(msgspec.json.encode(kept | {"include_usage": Raw(b"true")}))
     return msgspec.json.encode(members | changes)
 
 
 def members_of(request: ParsedRequest) -> dict[str, Raw]:
     """The top-level members of a JSON body, each as its bytes."""
-    return _MEMBERS.decode(request.body)
+    return _members_of(request.body)
+
+
+def _members_of(document: bytes) -> dict[str, Raw]:
+    """The members of an object; their names have not been looked at before, if unknown to us."""
+    try:
+        return _MEMBERS.decode(document)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"The body is not valid JSON: {error}.") from None
 
 
 def _decode(body: bytes) -> _Fields:

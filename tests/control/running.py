@@ -29,6 +29,7 @@ class ModelServer(Engine):
             request = await peer.request()
             path = request.line.split(" ")[1]
             self.asked.append(path)
+            self.requests.append(request)
             if path != CHAT:
                 page = self.pages[path]
                 assert page is not None

@@ -28,6 +28,7 @@ async def site_in_process(
     time_scale: float = 5.0,
     journal: Path | None = None,
     settings: Mapping[str, object] = MappingProxyType({}),
+    longest_s: float = _LONGEST_S,
 ) -> AsyncIterator[Site]:
     """Start everything; `settings` are top-level keys of the gateway's configuration.
 
@@ -41,7 +42,7 @@ async def site_in_process(
         time_scale=time_scale,
         shutdown_s=0.1,
     )
-    async with AsyncExitStack() as stack, asyncio.timeout(_LONGEST_S):
+    async with AsyncExitStack() as stack, asyncio.timeout(longest_s):
         urls = []
         for number in range(servers):
             server = SimulatedServer(

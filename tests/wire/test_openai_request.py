@@ -355,6 +355,15 @@ def test_asking_for_usage_keeps_the_other_stream_options() -> None:
     }
 
 
+@pytest.mark.parametrize("body", [
+    b'{"model":"m","na\xcame":1}', b'{"model":"m","stream_options":{"\xca":1}}',
+])  # fmt: skip
+def test_a_name_that_is_no_text_is_the_clients_fault(body: bytes) -> None:
+    parsed = parse_json_request("/v1/chat/completions", body)
+    with pytest.raises(BadRequest, match="not valid JSON"):
+        rewrite_body(parsed, model="other", include_usage=True)
+
+
 def test_asking_for_usage_works_without_stream_options() -> None:
     for parsed in (parse(stream=True), parse(stream=True, stream_options=None)):
         changed = json.loads(rewrite_body(parsed, include_usage=True))
