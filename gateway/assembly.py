@@ -16,7 +16,7 @@ from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -45,6 +45,7 @@ from gateway.server.routes import PoolDirectory
 from gateway.server.status_page.build import build_live_page
 from gateway.settings.rendering import effective_configuration
 from gateway.settings.schema import Settings
+from gateway.settings.tracing import TracingSettings
 from gateway.telemetry.control_collector import ControlCollector, SourceFigures
 from gateway.telemetry.log_output import configure_logging
 from gateway.telemetry.metrics import RequestMetrics
@@ -56,6 +57,9 @@ from gateway.telemetry.scrape_collectors import (
     LostLinesCollector,
     SchedulerCollector,
 )
+
+if TYPE_CHECKING:
+    from gateway.telemetry.tracing import RequestTracing
 
 _LOG = logging.getLogger("gateway")
 _LOG_FLUSH_S = 1.0
@@ -170,6 +174,10 @@ def build_gateway(
         observer=_Observers(observers),
         entrance=entrance,
     )
+    tracing = _tracing(files)
+    if tracing is not None:
+        proxy.trace_with(tracing)
+        observers.append(tracing)
     front_end = FrontEnd(
         proxy=proxy, pools=directory, options=front_end_options(settings), entrance=entrance
     )
@@ -231,6 +239,25 @@ def build_gateway(
     )
     registry.register(ConnectionsCollector(*gateway.connections))
     return Assembled(gateway, configuration, reloader)
+
+
+def _tracing(files: ExitStack) -> "RequestTracing | None":
+    """Traces, where a collector is named; what needs OpenTelemetry is imported only then."""
+    if not TracingSettings().wanted:
+        return None
+    try:
+        from gateway.telemetry.trace_export import export_traces  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        _LOG.warning(
+            "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed;"
+            " pip install 'llm-instance-gateway[tracing]'"
+        )
+        return None
+    tracing = export_traces(rng=Random(secrets.randbits(128)), wall_clock=wall_clock)
+    files.callback(tracing.close)
+    return tracing
 
 
 def _service_names(settings: Settings) -> list[ServiceName]:
@@ -319,7 +346,7 @@ class _Observers:
     """Tells several observers of each finished request."""
 
     def __init__(self, observers: Sequence[RequestObserver]) -> None:
-        self._observers = tuple(observers)
+        self._observers = observers
 
     def request_ended(self, record: RequestRecord) -> None:
         for observer in self._observers:

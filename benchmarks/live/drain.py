@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.live.conversation import Conversation, ask, question
 from benchmarks.live.findings import Finding, equal
 from benchmarks.live.rough_site import BASE_MODEL, RoughSite, rough_site, text_of
-from benchmarks.live.steady_load import BROKEN, CUT, OK, WRONG
+from benchmarks.live.steady_load import BROKEN, CRITICAL, CUT, OK, WRONG, services
 
 _DONE = b"data: [DONE]\n\n"
 _PROMPTS = 20
@@ -24,7 +24,7 @@ class DrainPlan:
     requests: int
     lives: int = 5
     servers: int = 4
-    tokens: int = 120
+    tokens: int = 40
 
 
 async def check_drain(plan: DrainPlan, folder: Path) -> list[Finding]:
@@ -33,6 +33,8 @@ async def check_drain(plan: DrainPlan, folder: Path) -> list[Finding]:
         "drain_timeout": "5min",
         "queue_timeout": "5min",
         "max_requests_per_backend": 32,
+        "probe_timeout": "30s",  # servers that are starved by other work are not broken
+        "pools": [{"name": "pool", "services": services()}],
     }
     async with rough_site(
         servers=plan.servers, time_scale=2.0, settings=settings, folder=folder
@@ -82,7 +84,7 @@ async def _right_answers(site: RoughSite, plan: DrainPlan) -> list[str]:
 async def _one(site: RoughSite, number: int, plan: DrainPlan, right: list[str]) -> str:
     which = number % _PROMPTS
     stream = bool(number // 7 % 2)
-    body = question(BASE_MODEL, f"Story {which}", max_tokens=plan.tokens, stream=stream)
+    body = question(CRITICAL, f"Story {which}", max_tokens=plan.tokens, stream=stream)
     try:
         talk: Conversation = await ask(site.port, f"drain-{number}", body)
     except OSError as error:

@@ -139,12 +139,14 @@ def _say(when: str, measure: str, system: str, figures: dict[str, float]) -> Non
 def _show(results: Results, args: argparse.Namespace) -> None:
     text = markdown(results)
     print(text)
+    pictures = []
     if args.plots is not None:
         from benchmarks.overhead.plots import draw  # noqa: PLC0415 (matplotlib is an extra)
 
-        draw(results, args.plots)
+        pictures = draw(results, args.plots)
     if args.docs is not None:
-        put_into(args.docs, text)
+        places = [os.path.relpath(picture, args.docs.parent) for picture in pictures]
+        put_into(args.docs, "\n\n".join([text, *(f"![{Path(p).stem}]({p})" for p in places)]))
 
 
 def _machine() -> dict[str, str]:

@@ -77,5 +77,10 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> "Results":
-        """Read what `write` wrote."""
-        return cls(**orjson.loads(path.read_bytes()))
+        """Read what `write` wrote; JSON has null where a figure is no number."""
+        results = cls(**orjson.loads(path.read_bytes()))
+        for systems in results.rounds.values():
+            for taken in systems.values():
+                for figures in taken:
+                    figures.update({name: math.nan for name in figures if figures[name] is None})
+        return results

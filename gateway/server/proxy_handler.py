@@ -1,7 +1,7 @@
 """One client request that goes to a model server: read, parse, route, lease, attempts."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from gateway.server.request_forwarding import (
 from gateway.server.request_progress import RequestProgress
 from gateway.server.routes import PoolDirectory, Route
 from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.error_response import (
     ProtocolError,
     bad_request_answer,
@@ -55,6 +56,14 @@ class RequestObserver(Protocol):
         ...
 
 
+class RequestTracer(Protocol):
+    """Traces requests; how they end it sees as an observer."""
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
+        """Give a request that came with `headers` the ids of its spans."""
+        ...
+
+
 class ProxyHandler:
     """Handles the POSTs under /v1/.
 
@@ -77,6 +86,11 @@ class ProxyHandler:
         self._clock = clock
         self._new_id = new_id
         self._observer = observer
+        self._tracer: RequestTracer | None = None
+
+    def trace_with(self, tracer: RequestTracer) -> None:
+        """Trace requests from now on."""
+        self._tracer = tracer
 
     def reconfigure(self, options: FrontEndOptions) -> None:
         """Allow something else, to requests that come from now on."""
@@ -100,6 +114,8 @@ class ProxyHandler:
             path=target.partition("?")[0],
             started_at=self._clock(),
         )
+        if self._tracer is not None:
+            progress.trace = self._tracer.begin(request.raw_headers)
         visit: Visit | None = None
         try:
             visit = self._entrance.enter(request)
@@ -139,7 +155,7 @@ class ProxyHandler:
     ) -> None:
         _refuse_path(progress.path)
         body = await read_body(request, channel, self._options, visit.hold)
-        arrived_at = self._clock()
+        arrived_at = progress.arrived_at = self._clock()
         parsed = progress.parsed = _parse(request, progress.path, body)
         route = progress.route = self._pools.route(parsed.model)
         headers += visit.admit(parsed, route)
@@ -152,6 +168,7 @@ class ProxyHandler:
             service=route.service,
             options=route.pool.options,
         )
+        forwarded.trace = progress.trace
         facts = RequestFacts(
             progress=progress,
             target=target,

@@ -7,6 +7,7 @@ from aiohttp import web
 from gateway.scheduling.model import LLMService
 from gateway.server.options import PoolOptions
 from gateway.server.request_body import ReceivedBody
+from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
 from gateway.wire.answer_so_far import AnswerSoFar
 from gateway.wire.continuation_obstacles import continuation_obstacle
 from gateway.wire.http_headers import request_headers_to_forward
@@ -46,7 +47,11 @@ def is_administrative(path: str) -> bool:
 
 
 class ForwardedRequest:
-    """One client request, ready to be put to any server of its pool."""
+    """One client request, ready to be put to any server of its pool.
+
+    Attributes:
+        trace: whose `traceparent` takes the place of the client's; None passes that on.
+    """
 
     def __init__(
         self,
@@ -64,6 +69,7 @@ class ForwardedRequest:
         self._body = body
         self._service = service
         self._options = options
+        self.trace: TraceContext | None = None
         self._resumes = False
         self.answer = self._answer_to_follow()
         """What the client has of its streamed answer; None where nobody could go on with it."""
@@ -132,6 +138,9 @@ class ForwardedRequest:
             policy=options.forwarding,
             without=_NOT_FOR_SERVERS if own_body else _NOT_WITH_ANOTHER_BODY,
         )
+        if self.trace is not None:
+            headers = [header for header in headers if header[0] != TRACEPARENT]
+            headers.append(self.trace.header)
         lines = [b"%b: %b" % header for header in headers]
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body

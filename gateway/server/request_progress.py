@@ -6,6 +6,7 @@ from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import TokenUsage
 from gateway.server.routes import Route
 from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.openai_request import ParsedRequest
 
 _CLIENT_LEFT = 499
@@ -20,7 +21,8 @@ class RequestProgress:
         lease_id: the gateway's own unique id.
         path: without query.
         key: name of the client's API key.
-        started_at: when the request's head had come.
+        started_at, arrived_at: when the request's head, and its whole body, had come.
+        trace: the spans' ids, where tracing is on.
         parsed, route: set when the body is understood and its model known.
         dispatch, dispatched_at, attempts: the newest attempt and the number of them.
         continuations: how often another server went on with the answer.
@@ -32,6 +34,7 @@ class RequestProgress:
     """
 
     __slots__ = (
+        "arrived_at",
         "attempts",
         "continuations",
         "dispatch",
@@ -48,6 +51,7 @@ class RequestProgress:
         "request_id",
         "route",
         "started_at",
+        "trace",
         "usage",
     )
 
@@ -56,6 +60,8 @@ class RequestProgress:
         self.lease_id = lease_id
         self.path = path
         self.started_at = started_at
+        self.arrived_at: float | None = None
+        self.trace: TraceContext | None = None
         self.key: str | None = None
         self.parsed: ParsedRequest | None = None
         self.route: Route | None = None
@@ -127,6 +133,9 @@ class RequestProgress:
             forecast_ttft_s=None if dispatch is None else dispatch.forecast.ttft_s,
             forecast_tpot_s=None if dispatch is None else dispatch.forecast.tpot_s,
             dispatch_ttft_s=None if first_token_at is None else first_token_at - self.dispatched_at,
+            arrived_s=None if self.arrived_at is None else self.arrived_at - self.started_at,
+            dispatched_s=None if dispatch is None else self.dispatched_at - self.started_at,
+            trace=self.trace,
         )
 
     def _completion_tokens(self) -> int | None:

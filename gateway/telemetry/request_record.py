@@ -6,6 +6,7 @@ from typing import assert_never
 
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import BackendId, ServiceName
+from gateway.telemetry.trace_context import TraceContext
 
 
 class Outcome(StrEnum):
@@ -71,6 +72,9 @@ class RequestRecord:
         overhead_s: the gateway's own time before the first attempt, waiting left out.
         prompt_tokens, completion_tokens, cached_tokens: as the server counted.
         forecast_ttft_s, forecast_tpot_s: of the last attempt, counted from its dispatch.
+        arrived_s, dispatched_s: from arrival of the head to that of the whole body, and to the
+            last dispatch.
+        trace: the spans' ids, where tracing is on.
         dispatch_ttft_s: what `forecast_ttft_s` forecast: from the last dispatch to the first token.
     """
 
@@ -101,6 +105,9 @@ class RequestRecord:
     forecast_ttft_s: float | None = None
     forecast_tpot_s: float | None = None
     dispatch_ttft_s: float | None = None
+    arrived_s: float | None = None
+    dispatched_s: float | None = None
+    trace: TraceContext | None = None
 
     @property
     def tpot_s(self) -> float | None:

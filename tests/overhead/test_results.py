@@ -50,6 +50,12 @@ def test_results_are_read_back_as_written(tmp_path: Path) -> None:
     assert Results.read(tmp_path / "new" / "results.json") == results
 
 
+def test_what_is_no_number_is_none_when_it_is_read_back(tmp_path: Path) -> None:
+    results_of({"ours": [math.nan, 2.0]}).write(tmp_path / "results.json")
+
+    assert Results.read(tmp_path / "results.json").values("requests", "ours", "per_s") == [2.0]
+
+
 def test_a_goal_has_a_direction() -> None:
     def rate(results: Results) -> float:
         return results.median("requests", "ours", "per_s")
