@@ -1,9 +1,11 @@
 """What is kept free for Critical requests with a tight TTFT."""
 
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, LLMService
+from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
 from tests.builders import BASE, make_ledger, make_service, make_tracked, serving
@@ -157,3 +159,24 @@ def test_objectives_that_no_server_can_meet_do_not_matter() -> None:
     for _ in range(100):
         pool.headroom.arrived(impossible)
     assert pool.spares()
+
+
+def test_a_server_that_is_kept_ready_is_closed_to_what_would_fill_it() -> None:
+    pool = Pool(1)
+    capacity = Capacity(policy=CapacityPolicy(), predictor=pool.predictor, headroom=pool.headroom)
+    for number in range(600):
+        critical = make_tracked(service=TIGHT, arrived_at=number / 10 - 60.0, prompt_tokens=400)
+        critical.ttft_bound_s = 0.15
+        capacity.expect(critical)
+    batch = make_tracked("batch", service=BATCH, prompt_tokens=3000, wait_s=30.0)
+    assert not capacity.open_among(batch, pool.servers, now=0.0)
+    small = make_tracked("small", service=BATCH, prompt_tokens=200, wait_s=30.0)
+    assert capacity.open_among(small, pool.servers, now=0.0)
+
+
+def test_without_it_arrivals_are_nothing_to_get_ready_for() -> None:
+    pool = Pool(1)
+    capacity = Capacity(policy=CapacityPolicy(), predictor=pool.predictor)
+    capacity.expect(make_tracked(service=TIGHT))
+    batch = make_tracked("batch", service=BATCH, prompt_tokens=3000)
+    assert capacity.open_among(batch, pool.servers, now=0.0)

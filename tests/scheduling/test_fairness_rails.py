@@ -7,9 +7,10 @@ import pytest
 
 from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.events import BackendJoined, PoliciesChanged, RequestArrived
+from gateway.scheduling.fairness import FirstComeFirstServed, RailedOrder
 from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, TokenUsage
 from gateway.scheduling.policy import FairnessDimension
-from gateway.scheduling.sub_flows import flow_of
+from gateway.scheduling.sub_flows import SubFlows, flow_of
 from gateway.scheduling.token_shares import TokenShares
 from tests.builders import make_policy, make_request, make_service, make_tracked, serving
 from tests.scheduling.checked_scheduler import CheckedScheduler
@@ -213,3 +214,10 @@ class TestClientsBounds:
         request = make_request("r1", service="chat", ttft_slo_s=60.0, tpot_slo_s=9.0)
         scheduler.handle(RequestArrived(request), now=0.0)
         assert scheduler._tracked[request.id].service.objective == self.STRICT
+
+
+@pytest.mark.parametrize("sub_flows", [None, SubFlows()])
+def test_every_head_has_its_turn(sub_flows: SubFlows | None) -> None:
+    order = RailedOrder(order=FirstComeFirstServed(), shares=TokenShares(), sub_flows=sub_flows)
+    heads = [make_tracked(f"r{n}", service=FREE, sequence=n) for n in range(3)]
+    assert list(order.ordered(heads, now=0.0)) == heads
