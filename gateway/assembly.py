@@ -66,7 +66,7 @@ _LOG_FLUSH_S = 1.0
 _COLLECT_EVERY = (10_000, 20, 20)
 """Thresholds of the garbage collector. A request leaves no cycles behind, only some 30 objects in
 bounded records; the default (700, 10, 10) looks through those so often that it costs a fifth of the
-time. docs/decisions/0009-collector-and-event-loop.md"""
+time. docs/decisions/0003-collector-and-event-loop.md"""
 _DESCRIPTORS_PER_STREAM = 2
 _DESCRIPTORS_KEPT = 200
 """Descriptors that are not streams: listeners, polls of servers, files, the interpreter's."""
