@@ -34,8 +34,14 @@ class DnsSource:
 
     async def run(self) -> None:
         """Look until cancelled, at about the wanted interval."""
+        task = asyncio.current_task()
+        assert task is not None
         while True:
             await self.look()
+            # asyncio.wait_for of Python 3.11, which the resolver waits with, loses a cancellation
+            # that comes together with the answer.
+            if task.cancelling():
+                raise asyncio.CancelledError
             await asyncio.sleep(self._wanted.interval * self._rng.uniform(0.9, 1.1))
 
     async def look(self) -> None:

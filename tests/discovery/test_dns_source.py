@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
@@ -128,3 +129,19 @@ async def test_the_name_is_resolved_again_and_again() -> None:
         await eventually(lambda: asked.server.asked >= 6)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_cancellation_that_the_resolver_loses_ends_it_all_the_same() -> None:
+    class Losing(DnsSource):
+        async def look(self) -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+
+    wanted = DnsDiscovery.model_validate({"name": NAME, "port": 8000, "interval": "1ms"})
+    source = Losing(wanted, Seen("dns").report, rng=Random(1))
+    task = asyncio.create_task(source.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
