@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.model import InferenceRequest, RequestId
+from gateway.server.aiohttp_internals import REQUEST_ID
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
@@ -138,6 +139,8 @@ class ProxyHandler:
                 progress.end(Outcome.CANCELLED)
             raise
         finally:
+            if progress.outcome is None:
+                request[REQUEST_ID] = progress.request_id
             status = channel.status if channel.started else 0
             record = progress.record(status=status, now=self._clock())
             if visit is not None:

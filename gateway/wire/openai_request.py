@@ -127,7 +127,8 @@ class _Fields(Struct):
     priority: Raw = _NOTHING
 
 
-_FIELDS = msgspec.json.Decoder(_Fields)
+_FIELDS = msgspec.json.Decoder(_Fields, strict=False)
+"""As lenient as vLLM (pydantic): 16.0 and "16" are numbers, 1 and "true" are true."""
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
