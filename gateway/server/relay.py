@@ -95,6 +95,7 @@ class Relay:
         self._held_bytes = 0
         self._ended = False
         self._discards = False
+        self._may_go_on = False
         self.first_token_at: float | None = None
         """When the first token of a stream arrived."""
 
@@ -159,6 +160,7 @@ class Relay:
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
         self._discards = self._plan.resumes and (self._stream is None or head.status >= 400)
+        self._may_go_on = self._plan.stream_change in self._changes
         self._flow = flow
         self._channel.feed_from(flow)
 
@@ -194,6 +196,10 @@ class Relay:
         retry_after = b""
         if retry_after_s is not None and not _value_of(self._head, b"retry-after"):
             retry_after = b"retry-after: %d\r\n" % math.ceil(retry_after_s)
+        if self._may_go_on:
+            # Nobody goes on with it: its error is the client's answer, not a break to be hidden.
+            self._may_go_on = False
+            self._changes = [c for c in self._changes if c is not self._plan.stream_change]
         self._pass_on(self._take_held(), last=True, extra_headers=retry_after)
 
     def break_off(self, reason: FailureKind | RefusalReason) -> None:
@@ -213,7 +219,7 @@ class Relay:
     def _pass_on(self, data: bytes, *, last: bool, extra_headers: bytes = b"") -> None:
         for change in self._changes:
             data = change.feed(data) + (change.flush() if last else b"")
-        if last and self._plan.stream_change is not None and self.failure is not None:
+        if last and self._may_go_on and self.failure is not None:
             last = False
         if not (data or last):
             return
