@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 
+from gateway.scheduling import backend_state
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
@@ -15,6 +16,7 @@ from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import is_kept
 
+_COMPILED = not str(backend_state.__file__).endswith(".py")
 _ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING})
 
 
@@ -170,6 +172,8 @@ def _was_open(
     told = original.load.active_adapters or ()
     if any(d.model in told or (original.id, d.model) in shared for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
+    if _COMPILED:
+        return False  # compiled objects cannot be copied
     backend = deepcopy(original)
     for dispatch in undone:
         scheduler._ledger.release(backend, backend.in_flight[dispatch.request_id], now=now)
