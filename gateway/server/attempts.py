@@ -106,7 +106,17 @@ class Attempts:
         resumes = self._forwarded.resumes
         self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock(), resumes=resumes)
         relay = self._last_relay = self._relay_for(dispatch)
-        failure = await self._exchange(dispatch, relay)
+        try:
+            failure = await self._exchange(dispatch, relay)
+        except asyncio.CancelledError:
+            if self._channel.complete:
+                # The client left with its whole answer, before we were told of its end.
+                self._conclude(relay, relay.failure)
+            raise
+        return self._conclude(relay, failure)
+
+    def _conclude(self, relay: Relay, failure: FailureKind | None) -> bool:
+        """Tell the scheduler how an attempt ended; return whether the request is answered."""
         if failure is None:
             self._lease.finished(relay.usage, ok=relay.ok)
             self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
@@ -173,7 +183,9 @@ class Attempts:
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
     def _stop(self, reason: RefusalReason) -> None:
-        """Tell a client that is still there that its request is given up."""
+        """Tell a client that is still there, and has not its whole answer, that it is given up."""
+        if self._progress.outcome is not None:
+            return
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason))
