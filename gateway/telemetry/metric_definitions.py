@@ -150,7 +150,7 @@ QUEUE_BYTES = _gauge("llm_gateway_queue_bytes", "Size of the bodies of all that 
 TRACKED = _gauge("llm_gateway_tracked_requests", "Requests that wait or are at a server.", "pool")
 DRAINING = _gauge(
     "llm_gateway_draining",
-    "1 while the gateway finishes what it has and takes nothing new.",
+    "1 while the gateway finishes what it has and accepts no connections.",
     "pool",
 )
 PANIC = _gauge(
