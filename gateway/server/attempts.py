@@ -122,8 +122,7 @@ class Attempts:
     def _conclude(self, relay: Relay, failure: FailureKind | None) -> bool:
         """Tell the scheduler how an attempt ended; return whether the request is answered."""
         if failure is None:
-            self._lease.finished(relay.usage, ok=relay.ok)
-            self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
+            self._finish(relay)
             return True
         self._last_failure = failure
         if relay.unseen:
@@ -135,6 +134,10 @@ class Attempts:
         else:
             self.break_off(failure)
         return True
+
+    def _finish(self, relay: Relay) -> None:
+        self._lease.finished(relay.usage, ok=relay.ok)
+        self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
 
     def break_off(self, failure: FailureKind) -> None:
         """Tell the client that the rest of its answer will not come."""
@@ -187,16 +190,22 @@ class Attempts:
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
     def _stop(self, reason: RefusalReason) -> None:
-        """Tell a client that is still there, and has not its whole answer, that it is given up."""
+        """Tell a client that is still there that its request is given up; not if it has it all."""
         if self._progress.outcome is not None:
+            return
+        relay = self._last_relay
+        if relay is not None and relay.told_all:
+            if not self._channel.complete:
+                self._channel.write(b"", last=True)
+            self._finish(relay)
             return
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason))
         elif self._forwarded.resumes:
             self._end_with_event(reason)
-        elif self._last_relay is not None:
-            self._last_relay.break_off(reason)
+        elif relay is not None:
+            relay.break_off(reason)
         if self._channel.complete or reason is RefusalReason.DEADLINE:
             self._progress.end(outcome, reason)
 

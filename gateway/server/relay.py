@@ -14,7 +14,7 @@ from gateway.scheduling.model import TokenUsage
 from gateway.server.backend_connection import ReadFlow, ResponseHead
 from gateway.server.client_channel import ClientChannel
 from gateway.wire.answer_scanner import JsonAnswerScanner
-from gateway.wire.error_response import stream_error_event
+from gateway.wire.error_response import blames_request, stream_error_event
 from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
 from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
@@ -111,6 +111,18 @@ class Relay:
         return not begun and self.first_token_at is None
 
     @property
+    def told_all(self) -> bool:
+        """Whether the client has a whole answer, if not yet the last bytes on the wire.
+
+        Many clients leave as soon as they have read [DONE].
+        """
+        stream = self._stream
+        if stream is None or self._channel.complete:
+            return self._channel.complete and self.failure is None
+        ended = stream.finished and (stream.done or not self._plan.expects_finish)
+        return ended and self._channel.started and self.failure is None
+
+    @property
     def failure(self) -> FailureKind | None:
         """What a response that came to its end says against the server, or None."""
         assert self._head is not None
@@ -124,10 +136,10 @@ class Relay:
                 return None if ended_well else FailureKind.STREAM_ERROR
             code = stream.error.code or 500
             if code != _OVERLOADED:
-                return None if 400 <= code < 500 else FailureKind.STREAM_ERROR
+                return None if blames_request(code) else FailureKind.STREAM_ERROR
         if code == _OVERLOADED:
             return FailureKind.OVERLOADED
-        return FailureKind.SERVER_ERROR if code >= 500 else None
+        return FailureKind.SERVER_ERROR if _is_held(code) else None
 
     @property
     def ok(self) -> bool:
@@ -149,7 +161,7 @@ class Relay:
         self._head = head
         content_type = _value_of(head, b"content-type").lower()
         encoding = _value_of(head, b"content-encoding")
-        if head.status >= 500:
+        if _is_held(head.status):
             self._held = []
         if encoding:
             pass  # nothing can be seen in it, let alone changed
@@ -255,6 +267,11 @@ class Relay:
             length=None if self._changes or self._stream else _content_length(head),
             reason=head.reason,
         )
+
+
+def _is_held(status: int) -> bool:
+    """Whether a status shows an overloaded or broken server, so that another one is tried."""
+    return status >= 500 and not blames_request(status)
 
 
 def _value_of(head: ResponseHead, wanted: bytes) -> bytes:
