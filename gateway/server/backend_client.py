@@ -16,6 +16,8 @@ from gateway.server.backend_connection import (
 )
 from gateway.server.options import BackendConnectOptions, BackendEndpoint, BackendTimeouts
 
+_MAX_PAGE_BYTES = 16 << 20
+
 
 class FetchedResponse(NamedTuple):
     """A small response, whole."""
@@ -152,7 +154,7 @@ class BackendClient:
                 )
         except TimeoutError as error:
             raise BackendFailure(FailureKind.CONNECT, "connecting took too long") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
             raise BackendFailure(FailureKind.CONNECT, str(error)) from error
         return connection
 
@@ -220,14 +222,17 @@ class BackendClient:
 
 
 class _Page:
-    """Collects a small response."""
+    """Collects a small response, and no more than _MAX_PAGE_BYTES of one that is not small."""
 
     def __init__(self) -> None:
         self.status = 0
         self.pieces: list[bytes] = []
+        self._room = _MAX_PAGE_BYTES
 
     def head_received(self, head: ResponseHead, flow: ReadFlow) -> None:  # noqa: ARG002 (ResponseSink)
         self.status = head.status
 
     def body_received(self, data: bytes, *, last: bool) -> None:  # noqa: ARG002 (ResponseSink)
-        self.pieces.append(data)
+        if self._room > 0:
+            self.pieces.append(data)
+            self._room -= len(data)
