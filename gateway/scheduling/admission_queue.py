@@ -19,7 +19,7 @@ from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_cr
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int]
+_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int, BackendId | None]
 _Entry = tuple[float, float, int, int, TrackedRequest]
 
 Lane = tuple[int, int]
@@ -95,7 +95,7 @@ def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
 
 
 def _flow_key(tracked: TrackedRequest) -> _FlowKey:
-    return (tracked.service.name, tracked.target, tracked.tried, tracked.sub_flow)
+    return (tracked.service.name, tracked.target, tracked.tried, tracked.sub_flow, tracked.home)
 
 
 class _Flow:

@@ -228,7 +228,7 @@ class Breakers:
         self._ledger.probes_due = False
         for backend, breaker in usable:
             ejected = breaker.shut and not panic
-            if backend.ejected and not ejected:
+            if backend.ejected is not ejected:
                 self.reopened = True
             backend.ejected = ejected
             backend.probe_due = breaker.awaits_probe
