@@ -116,9 +116,9 @@ def _serve(arguments: Namespace) -> int:
     _warn(settings)
     import uvloop
 
-    from gateway import assembly
+    from gateway import serving
 
-    uvloop.run(assembly.serve(settings, load=lambda: settings_of(arguments)))
+    uvloop.run(serving.serve(settings, load=lambda: settings_of(arguments)))
     return 0
 
 

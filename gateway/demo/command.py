@@ -12,10 +12,10 @@ from shlex import quote
 
 import uvloop
 
-from gateway.assembly import serve
 from gateway.demo.traffic import Traffic
 from gateway.demo.workloads import Workload, demo_workloads
 from gateway.runtime.clock import monotonic_clock, wall_clock
+from gateway.serving import serve
 from gateway.settings.problems import ConfigurationError, Problem
 from gateway.settings.schema import PoolSettings, Settings
 from gateway.simulator.engine import EngineOptions

@@ -38,12 +38,8 @@ from gateway.wire.http_headers import (
     parse_slo_headers,
 )
 from gateway.wire.multipart_request import parse_multipart_model
-from gateway.wire.openai_request import (
-    BadRequest,
-    ParsedRequest,
-    RequestKind,
-    parse_json_request,
-)
+from gateway.wire.openai_request import BadRequest, parse_json_request
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 
 _TRY_AGAIN = frozenset({429, 503})
 """Statuses of refusals that are not the request's own fault."""

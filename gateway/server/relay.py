@@ -111,6 +111,18 @@ class Relay:
         return not begun and self.first_token_at is None
 
     @property
+    def told_all(self) -> bool:
+        """Whether the client has a whole answer, if not yet the last bytes on the wire.
+
+        Many clients leave as soon as they have read [DONE].
+        """
+        stream = self._stream
+        if stream is None or self._channel.complete:
+            return self._channel.complete and self.failure is None
+        ended = stream.finished and (stream.done or not self._plan.expects_finish)
+        return ended and self._channel.started and self.failure is None
+
+    @property
     def failure(self) -> FailureKind | None:
         """What a response that came to its end says against the server, or None."""
         assert self._head is not None

@@ -7,10 +7,11 @@ counted as said: they are left to the next server to say again.
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from gateway.scheduling.model import TokenUsage
 from gateway.wire.continuation_obstacles import Members
+from gateway.wire.json_shapes import StreamChoice, StreamEvent
 
 _NULL = Raw(b"null")
 _NUMBER: msgspec.json.Decoder[int | None] = msgspec.json.Decoder(int | None, strict=False)
@@ -38,30 +39,6 @@ _SAMPLING = (
     "cache_salt",
 )
 """What the rest of the answer is sampled with, as the beginning was."""
-
-
-class StreamChoice(Struct):
-    """A choice of an event, of either API."""
-
-    delta: Any = None
-    text: Any = None
-    finish_reason: Any = None
-    stop_reason: Any = None
-    prompt_token_ids: list[int] | None = None
-    token_ids: list[int] | None = None
-
-
-class StreamEvent(Struct):
-    """What matters in an event of /v1/chat/completions or /v1/completions."""
-
-    id: Any = None
-    created: Any = None
-    model: Any = None
-    choices: list[StreamChoice] | None = None
-    usage: Any = None
-    error: Any = None
-    prompt_token_ids: list[int] | None = None
-    system_fingerprint: Any = None
 
 
 class AnswerSoFar:

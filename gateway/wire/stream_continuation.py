@@ -9,8 +9,9 @@ import re
 
 import msgspec
 
-from gateway.wire.answer_so_far import AnswerSoFar, StreamEvent
+from gateway.wire.answer_so_far import AnswerSoFar
 from gateway.wire.error_response import blames_request
+from gateway.wire.json_shapes import StreamEvent
 from gateway.wire.stream_rewrite import MAX_HELD_BYTES
 from gateway.wire.whole_lines import WholeLines
 

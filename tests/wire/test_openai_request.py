@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.openai_request import (
-    BadRequest,
-    ParsedRequest,
-    RequestKind,
-    members_of,
-    parse_json_request,
-    rewrite_body,
-)
+from gateway.wire.openai_request import BadRequest, members_of, parse_json_request, rewrite_body
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from tests.wire.recorded import request_of
 
 CHAT = "/v1/chat/completions"
