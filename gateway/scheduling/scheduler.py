@@ -11,7 +11,8 @@ Contract
 4. Every Dispatch is matched by exactly one of ResponseFinished, DispatchFailed, RequestCancelled,
    which releases it. In-flight counters cannot leak or go below zero, also when a server leaves
    and comes back.
-5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it.
+5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it
+   (what is left to others, see prefix_home.py, is not).
 6. Deterministic: dicts and lists only, ties by sequence number, random draws from the injected
    source, which depend only on the history of events.
 7. Amortised O(log n) per event in queue length, O(servers) per dispatch. Chunks of responses never
