@@ -135,9 +135,6 @@ class Scheduler:
         if request.id in self._tracked:
             self._ignored_events += 1
             return
-        if self._draining:
-            self._reject(request.id, RefusalReason.DRAINING, retry_after_s=1.0)
-            return
         tracked = self._intake.track(request, now=now)
         if isinstance(tracked, RefusalReason):
             self._reject(request.id, tracked)
