@@ -156,7 +156,7 @@ class MonitorOptions:
             /health and /v1/models of one server.
         timeout_s: bound on each look.
         failures_to_leave: failed looks at /health in a row after which a server is taken out; a
-            refused connection counts as all of them.
+            refused connection counts as all of them, and silence for as long as all may take.
     """
 
     metrics_interval_s: float = 0.1

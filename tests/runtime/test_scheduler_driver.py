@@ -10,7 +10,6 @@ from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import (
     DeadlinePassed,
     DispatchFailed,
-    DrainStarted,
     FailureKind,
     RequestArrived,
     RequestCancelled,
@@ -163,11 +162,10 @@ async def test_a_decision_about_a_request_that_nobody_leased_disturbs_no_other()
 
 async def test_a_refusal_on_arrival_is_raised_where_the_dispatch_is_awaited() -> None:
     driver = driver_of(A)
-    driver.deliver(DrainStarted())
-    async with driver.lease(request()) as lease:
+    async with driver.lease(request(service="nobody's")) as lease:
         with pytest.raises(NotAdmitted) as refused:
             await lease.dispatch()
-        assert (refused.value.reason, refused.value.retry_after_s) == (RefusalReason.DRAINING, 1.0)
+        assert refused.value.reason is RefusalReason.UNKNOWN_MODEL
     assert driver.open_leases == 0
 
 

@@ -151,18 +151,6 @@ async def test_a_name_that_no_resolver_takes_is_a_connect_failure(host: str) -> 
     assert caught.value.kind is FailureKind.CONNECT
 
 
-async def test_of_a_page_that_does_not_end_only_a_part_is_kept() -> None:
-    megabyte = 1 << 20
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * megabyte] * 20)
-
-    async with RawServer(script) as server:
-        page = await client_of(server).fetch("/metrics")
-        assert 16 * megabyte <= len(page.body) < 18 * megabyte
-
-
 async def test_a_refused_connection_is_a_connect_failure() -> None:
     async with RawServer(lambda _: asyncio.sleep(0)) as server:
         client = client_of(server)
