@@ -22,6 +22,9 @@ from gateway.wire.error_response import (
     stream_error_event,
 )
 
+_AFTER_FAILURES_S = 1.0
+"""When to try again where servers failed: how long the queue is has nothing to do with that."""
+
 
 class RequestFacts(NamedTuple):
     """What the attempts need to know of the request.
@@ -175,6 +178,8 @@ class Attempts:
     def _answer_refusal(self, refusal: NotAdmitted) -> None:
         reason, retry_after_s = refusal.reason, refusal.retry_after_s
         gave_up_on = self._last_failure if reason is RefusalReason.ATTEMPTS_EXHAUSTED else None
+        if gave_up_on is not None and gave_up_on is not FailureKind.OVERLOADED:
+            retry_after_s = _AFTER_FAILURES_S
         if self._forwarded.resumes:
             self._progress.end(Outcome.STREAM_ERROR, gave_up_on or reason)
             self._end_with_event(gave_up_on or reason)

@@ -162,7 +162,7 @@ class BackendClient:
                 )
         except TimeoutError as error:
             raise BackendFailure(FailureKind.CONNECT, "connecting took too long") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
             raise BackendFailure(FailureKind.CONNECT, str(error)) from error
         return connection
 

@@ -304,7 +304,7 @@ async def test_an_action_waits_for_the_last_request_at_a_server() -> None:
     called: list[int] = []
     async with driver.lease(request()) as lease:
         await lease.dispatch()
-        driver.call_when_empty(A, lambda: called.append(driver.in_flight(A)))
+        driver.streams.call_when_empty(A, lambda: called.append(driver.streams.on(A)))
         await asyncio.sleep(0)
         assert not called
         lease.finished(TokenUsage())
@@ -315,7 +315,7 @@ async def test_an_action_waits_for_the_last_request_at_a_server() -> None:
 async def test_an_action_for_a_server_without_requests_is_called_soon() -> None:
     driver = driver_of(A)
     called: list[int] = []
-    driver.call_when_empty(A, lambda: called.append(1))
+    driver.streams.call_when_empty(A, lambda: called.append(1))
     assert not called
     await asyncio.sleep(0)
     assert called == [1]
