@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 
 from gateway.scheduling import backend_state
+from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
@@ -62,7 +63,8 @@ def on_servers(scheduler: Scheduler) -> dict[str, BackendId | None]:
 def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]]:
     """(request, server) where the head of a flow waits, though the server is open for it.
 
-    Except where the server is kept for a request that others went before.
+    Except where the server is kept for a request that others went before, or left by one that goes
+    first to those whose prompts it holds.
     """
     heads = _heads(scheduler)
     return {
@@ -71,6 +73,7 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
         for backend in scheduler._ledger.serving(head.target)
         if not backend.failed(head)
         and not _is_kept(backend, head, heads)
+        and not _is_left(scheduler, backend, head, heads, now=now)
         and _is_open(scheduler, backend, head, now=now)
     }
 
@@ -78,7 +81,24 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    return bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+    return bool(scheduler._turns.open_for(head, [backend], now=now))
+
+
+def _is_left(
+    scheduler: Scheduler,
+    backend: BackendState,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+    *,
+    now: float,
+) -> bool:
+    before = [other for other in heads if lane_of(other) > lane_of(head) and other.home is not None]
+    return any(
+        scheduler._rules.capacity.open_among(other, [backend], now=now)
+        and not _is_open(scheduler, backend, other, now=now)
+        for other in before
+        if backend in scheduler._ledger.serving(other.target)
+    )
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
@@ -114,7 +134,7 @@ def assert_in_order(
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:5], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:6], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -139,6 +159,7 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
         capacity = backend.kv_capacity_tokens
         running = [t for t in backend.in_flight.values() if t.prompt_tokens <= (capacity or 0)]
         tokens = sum(t.prompt_tokens + t.expected_output_tokens for t in running)
+        tokens -= backend.shared.saved_tokens
         assert capacity is None or tokens <= capacity or len(running) == 1, (
             f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
         )
@@ -180,14 +201,22 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, int, tuple[tuple[BackendId, int], ...]]
+_Flow = tuple[int, bool, str, str, int, BackendId | None, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
-    return (service.priority, late, service.name, tracked.target, tracked.sub_flow, tracked.tried)
+    return (
+        service.priority,
+        late,
+        service.name,
+        tracked.target,
+        tracked.sub_flow,
+        tracked.home,
+        tracked.tried,
+    )
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
@@ -217,6 +246,9 @@ def _assert_counts_match(backend: BackendState) -> None:
         sum(t.uncached_tokens for t in requests if t.prefill_pending),
         sum(t.prompt_tokens + t.expected_output_tokens for t in requests),
     ), backend
+    assert sum(backend.shared._users.values()) == sum(
+        len(t.request.prefix_blocks) // 8 for t in requests
+    )
     adapters = Counter(t.adapter for t in requests if t.adapter is not None)
     assert backend.adapters.active == dict(adapters), backend
     assert set(adapters) <= set(backend.adapters.resident), backend
