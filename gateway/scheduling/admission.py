@@ -3,6 +3,7 @@
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import LOST, FailureKind
 from gateway.scheduling.model import is_critical
+from gateway.scheduling.prefix_home import home_of
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -42,6 +43,7 @@ class Admission:
         self._drain_rate.none_is_open(now=now)
         self._rules.order.waits(tracked, self._queue.waiting_services())
         self._set_late_at(tracked, now)
+        tracked.home = home_of(tracked, self._ledger.serving(tracked.target))
         if tracked.late_at <= now:
             tracked.late = True
             self._adherence.settle(tracked, missed=True, now=now)

@@ -169,7 +169,8 @@ class Capacity:
         used = (backend.sequences + backend.external_running) / places
         used = max(used, backend.pending_prefill_tokens / backlog)
         if backend.kv_capacity_tokens:
-            used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)
+            reserved_tokens = backend.kv_reserved_tokens - backend.shared.saved_tokens
+            used = max(used, reserved_tokens / backend.kv_capacity_tokens)
         allowed_s = policy.margin_critical * backend.strictest_tpot_s
         return max(used, self._predictor.pace_s(backend) / allowed_s)
 
@@ -246,7 +247,17 @@ class Capacity:
             kv_tokens is None
             or backend.kv_reserved_tokens + needed <= kv_tokens
             or tracked.prompt_tokens > kv_tokens
+            or _fits_shared(backend, tracked, kv_tokens)
         )
+
+
+def _fits_shared(backend: BackendState, tracked: TrackedRequest, kv_tokens: int) -> bool:
+    """Whether there is room when what prompts have in common is counted once."""
+    shared, blocks = backend.shared, tracked.request.prefix_blocks
+    adapter = backend.adapter_of(tracked.target)
+    needed = tracked.prompt_tokens + tracked.expected_output_tokens
+    needed -= shared.in_common(adapter, blocks, tracked.block_tokens)
+    return backend.kv_reserved_tokens - shared.saved_tokens + needed <= kv_tokens
 
 
 def exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:

@@ -62,6 +62,8 @@ class Intake:
         tracked.expires_at = now + self._patience_s(service)
         if self._policy.fairness.sub_flows:
             tracked.sub_flow = flow_of(request.fairness_id)
+        if request.broke_at:
+            self._leave_out_broken(tracked)
         set_bounds(tracked, self._policy.pool.default_objective)
         return tracked
 
@@ -71,6 +73,13 @@ class Intake:
         default = self._policy.pool.default_objective
         tracked.ttft_bound_s = float("inf") if default.ttft_s is None else default.ttft_s
         tracked.tpot_bound_s = default.tpot_s
+
+    def _leave_out_broken(self, tracked: TrackedRequest) -> None:
+        """Count servers where the answer broke off as tried, unless no other is in use."""
+        broke_at = tracked.request.broke_at
+        serving = self._ledger.serving(tracked.target)
+        if any(backend.id not in broke_at and not backend.ejected for backend in serving):
+            tracked.tried = tuple((b.id, b.lives) for b in serving if b.id in broke_at)
 
     def _patience_s(self, service: LLMService) -> float:
         """How long a request of the service may wait: batch work may be more patient than most."""

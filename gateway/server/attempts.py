@@ -7,6 +7,7 @@ from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease, NotAdmitted
 from gateway.scheduling.decisions import Dispatch, RefusalReason
 from gateway.scheduling.events import FailureKind
+from gateway.scheduling.model import BackendId
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
@@ -20,6 +21,9 @@ from gateway.wire.error_response import (
     refusal_answer,
     stream_error_event,
 )
+
+_AFTER_FAILURES_S = 1.0
+"""When to try again where servers failed: how long the queue is has nothing to do with that."""
 
 
 class RequestFacts(NamedTuple):
@@ -70,6 +74,8 @@ class Attempts:
         self._last_relay: Relay | None = None
         self.broken: FailureKind | None = None
         """How a stream broke that another server may go on with: then nothing was answered yet."""
+        self.broke_at: BackendId | None = None
+        """Where that was."""
 
     async def run(self) -> None:
         """Try servers in the order the scheduler says. Cancelling closes the upstream.
@@ -106,10 +112,20 @@ class Attempts:
         resumes = self._forwarded.resumes
         self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock(), resumes=resumes)
         relay = self._last_relay = self._relay_for(dispatch)
-        failure = await self._exchange(dispatch, relay)
+        try:
+            failure = await self._exchange(dispatch, relay)
+        except asyncio.CancelledError:
+            if self._channel.complete:
+                # The client left with its whole answer, before we were told of its end.
+                self._conclude(relay, relay.failure)
+            raise
+        self.broke_at = dispatch.backend_id
+        return self._conclude(relay, failure)
+
+    def _conclude(self, relay: Relay, failure: FailureKind | None) -> bool:
+        """Tell the scheduler how an attempt ended; return whether the request is answered."""
         if failure is None:
-            self._lease.finished(relay.usage, ok=relay.ok)
-            self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
+            self._finish(relay)
             return True
         self._last_failure = failure
         if relay.unseen:
@@ -121,6 +137,10 @@ class Attempts:
         else:
             self.break_off(failure)
         return True
+
+    def _finish(self, relay: Relay) -> None:
+        self._lease.finished(relay.usage, ok=relay.ok)
+        self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
 
     def break_off(self, failure: FailureKind) -> None:
         """Tell the client that the rest of its answer will not come."""
@@ -158,6 +178,8 @@ class Attempts:
     def _answer_refusal(self, refusal: NotAdmitted) -> None:
         reason, retry_after_s = refusal.reason, refusal.retry_after_s
         gave_up_on = self._last_failure if reason is RefusalReason.ATTEMPTS_EXHAUSTED else None
+        if gave_up_on is not None and gave_up_on is not FailureKind.OVERLOADED:
+            retry_after_s = _AFTER_FAILURES_S
         if self._forwarded.resumes:
             self._progress.end(Outcome.STREAM_ERROR, gave_up_on or reason)
             self._end_with_event(gave_up_on or reason)
@@ -173,14 +195,22 @@ class Attempts:
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
     def _stop(self, reason: RefusalReason) -> None:
-        """Tell a client that is still there that its request is given up."""
+        """Tell a client that is still there that its request is given up; not if it has it all."""
+        if self._progress.outcome is not None:
+            return
+        relay = self._last_relay
+        if relay is not None and relay.told_all:
+            if not self._channel.complete:
+                self._channel.write(b"", last=True)
+            self._finish(relay)
+            return
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason))
         elif self._forwarded.resumes:
             self._end_with_event(reason)
-        elif self._last_relay is not None:
-            self._last_relay.break_off(reason)
+        elif relay is not None:
+            relay.break_off(reason)
         if self._channel.complete or reason is RefusalReason.DEADLINE:
             self._progress.end(outcome, reason)
 

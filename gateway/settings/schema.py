@@ -17,6 +17,7 @@ from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
+    Origin,
     Percentile,
     PositiveDuration,
     Priority,
@@ -155,8 +156,8 @@ class Settings(AccessSettings, PoolDefaults):
         "127.0.0.1", description="address of the listener for /metrics and /debug"
     )
     admin_port: Port = Field(8081, description="port of the listener for /metrics and /debug")
-    cors_allow_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = Field(
-        (), description="origins browsers may call from, comma-separated; * for any"
+    cors_allow_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(split_list)] = (
+        Field((), description="origins browsers may call from, comma-separated; * for any")
     )
     debug_headers: bool = Field(
         default=False, description="tell clients server, queue time and forecast in headers"
@@ -177,7 +178,9 @@ class Settings(AccessSettings, PoolDefaults):
     models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")
     probe_timeout: PositiveDuration = Field(2.0, description="for the answer to one poll")
     health_failures_to_leave: Annotated[int, Field(ge=1)] = Field(
-        3, description="failed polls of /health in a row that take a server out"
+        3,
+        description="failed polls of /health in a row that take a server out;"
+        " silence for as long as they may take does too",
     )
     reload_on_change: bool = Field(
         default=False,

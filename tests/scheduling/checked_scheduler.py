@@ -29,6 +29,7 @@ from tests.scheduling.invariants import (
     on_servers,
     open_but_waiting,
     queued,
+    used_by_others,
 )
 
 
@@ -130,6 +131,7 @@ class CheckedScheduler:
     def feed(self, event: ev.SchedulerEvent) -> list[Decision]:
         """Hand over one event; every decision and the state after it must keep the contract."""
         arrived = self._note(event)
+        shared = used_by_others(self.scheduler)
         opened_by_time = open_but_waiting(self.scheduler, now=self.now)
         decisions = self.scheduler.handle(event, now=self.now)
         for decision in decisions:
@@ -146,7 +148,7 @@ class CheckedScheduler:
         if arrived is not None:
             self._check_arrival(self.lives[arrived], decisions)
         dispatches = [d for d in decisions if isinstance(d, Dispatch)]
-        assert_in_order(self.scheduler, dispatches, now=self.now)
+        assert_in_order(self.scheduler, dispatches, shared=shared, now=self.now)
         assert_caches_hold(self.scheduler, dispatches)
         assert_invariants(self.scheduler, now=self.now)
         in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time
@@ -274,13 +276,8 @@ class CheckedScheduler:
         assert len(distinct) <= slots[backend_id], f"{backend_id} would run {distinct} at once"
 
     def _check_arrival(self, life: _Life, decisions: Sequence[Decision]) -> None:
-        """A request that waits fits the limits, with all that wait; in a shutdown none may."""
-        if self._shuts_down:
-            assert [type(d) for d in decisions] == [Reject]
-            assert all(
-                d.reason is RefusalReason.DRAINING for d in decisions if isinstance(d, Reject)
-            )
-        elif life.state == "queued":
+        """A request that waits fits the limits, with all that wait."""
+        if life.state == "queued":
             everyone = [other for other in self.lives.values() if other.state == "queued"]
             assert self._fits(life, [other for other in everyone if other is not life])
             assert len(everyone) <= self._policy.queue.max_requests

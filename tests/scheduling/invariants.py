@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 
+from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
@@ -60,7 +61,8 @@ def on_servers(scheduler: Scheduler) -> dict[str, BackendId | None]:
 def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]]:
     """(request, server) where the head of a flow waits, though the server is open for it.
 
-    Except where the server is kept for a request that others went before.
+    Except where the server is kept for a request that others went before, or left by one that goes
+    first to those whose prompts it holds.
     """
     heads = _heads(scheduler)
     return {
@@ -69,6 +71,7 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
         for backend in scheduler._ledger.serving(head.target)
         if not backend.failed(head)
         and not _is_kept(backend, head, heads)
+        and not _is_left(scheduler, backend, head, heads, now=now)
         and _is_open(scheduler, backend, head, now=now)
     }
 
@@ -76,7 +79,24 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    return bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+    return bool(scheduler._turns.open_for(head, [backend], now=now))
+
+
+def _is_left(
+    scheduler: Scheduler,
+    backend: BackendState,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+    *,
+    now: float,
+) -> bool:
+    before = [other for other in heads if lane_of(other) > lane_of(head) and other.home is not None]
+    return any(
+        scheduler._rules.capacity.open_among(other, [backend], now=now)
+        and not _is_open(scheduler, backend, other, now=now)
+        for other in before
+        if backend in scheduler._ledger.serving(other.target)
+    )
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
@@ -85,10 +105,26 @@ def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[Tracke
     )
 
 
-def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now: float) -> None:
+def used_by_others(scheduler: Scheduler) -> frozenset[tuple[BackendId, str]]:
+    """(server, adapter) of the slots that are believed to be in use by nobody of ours."""
+    return frozenset(
+        (backend.id, adapter)
+        for backend in scheduler._ledger.backends
+        for adapter in backend.adapters._external
+    )
+
+
+def assert_in_order(
+    scheduler: Scheduler,
+    dispatches: Sequence[Dispatch],
+    *,
+    shared: frozenset[tuple[BackendId, str]],
+    now: float,
+) -> None:
     """Nobody was dispatched past an older one of its flow, or past a head of higher priority.
 
-    `dispatches` are those of the newest event, in order.
+    `dispatches` are those of the newest event, in order; `shared` what `used_by_others` said
+    before it.
     """
     heads = _heads(scheduler)
     for position, dispatch in enumerate(dispatches):
@@ -96,7 +132,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:5], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:6], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -106,7 +142,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
             for head in heads
             if _goes_before(head, served)
             and not _is_kept(_server_of(scheduler, dispatch), head, heads)
-            and _was_open(scheduler, undone, head, now=now)
+            and _was_open(scheduler, undone, head, shared=shared, now=now)
         ]
         assert not entitled, f"{served} went before {entitled}"
 
@@ -121,6 +157,7 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
         capacity = backend.kv_capacity_tokens
         running = [t for t in backend.in_flight.values() if t.prompt_tokens <= (capacity or 0)]
         tokens = sum(t.prompt_tokens + t.expected_output_tokens for t in running)
+        tokens -= backend.shared.saved_tokens
         assert capacity is None or tokens <= capacity or len(running) == 1, (
             f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
         )
@@ -140,13 +177,19 @@ def _server_of(scheduler: Scheduler, dispatch: Dispatch) -> BackendState:
 
 
 def _was_open(
-    scheduler: Scheduler, undone: list[Dispatch], head: TrackedRequest, *, now: float
+    scheduler: Scheduler,
+    undone: list[Dispatch],
+    head: TrackedRequest,
+    *,
+    shared: frozenset[tuple[BackendId, str]],
+    now: float,
 ) -> bool:
     """Whether the head could have had the server of these dispatches instead of them."""
     original = _server_of(scheduler, undone[0])
     if original.failed(head) or original not in scheduler._ledger.serving(head.target):
         return False
-    if any(d.model in (original.load.active_adapters or ()) for d in undone):
+    told = original.load.active_adapters or ()
+    if any(d.model in told or (original.id, d.model) in shared for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
     backend = deepcopy(original)
     for dispatch in undone:
@@ -154,14 +197,22 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, int, tuple[tuple[BackendId, int], ...]]
+_Flow = tuple[int, bool, str, str, int, BackendId | None, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
-    return (service.priority, late, service.name, tracked.target, tracked.sub_flow, tracked.tried)
+    return (
+        service.priority,
+        late,
+        service.name,
+        tracked.target,
+        tracked.sub_flow,
+        tracked.home,
+        tracked.tried,
+    )
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
@@ -191,6 +242,9 @@ def _assert_counts_match(backend: BackendState) -> None:
         sum(t.uncached_tokens for t in requests if t.prefill_pending),
         sum(t.prompt_tokens + t.expected_output_tokens for t in requests),
     ), backend
+    assert sum(backend.shared._users.values()) == sum(
+        len(t.request.prefix_blocks) // 8 for t in requests
+    )
     adapters = Counter(t.adapter for t in requests if t.adapter is not None)
     assert backend.adapters.active == dict(adapters), backend
     assert set(adapters) <= set(backend.adapters.resident), backend
