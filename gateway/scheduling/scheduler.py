@@ -209,6 +209,8 @@ class Scheduler:
             return
         backend = self._flights.failed(tracked, event.kind, now=now)
         self._rules.order.refunded(tracked)
+        if tracked.request.broke_at:
+            self._intake.leave_out_broken(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
