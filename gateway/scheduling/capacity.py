@@ -77,10 +77,18 @@ class Capacity:
             backend.sequences + backend.external_running >= policy.max_requests_per_backend
             or backend.pending_prefill_tokens
             >= policy.engine_backlog_steps * backend.chunk_budget_tokens
-        ) or (
-            waiting is not None
-            and waiting > policy.max_engine_waiting
-            and waiting - (backend.load.waiting_deferred or 0) > policy.max_engine_waiting
+            or (
+                waiting is not None
+                and waiting > policy.max_engine_waiting
+                and self.engine_queues(backend, now=now)
+            )
+        )
+
+    def engine_queues(self, backend: BackendState, *, now: float) -> bool:
+        """Whether the engine's own queue was long of late; an old report tells nothing."""
+        waiting = backend.load.waiting or 0
+        return (
+            waiting - (backend.load.waiting_deferred or 0) > self._policy.max_engine_waiting
             and now - (backend.load_taken_at or 0.0) <= _REPORT_HOLDS_S
         )
 

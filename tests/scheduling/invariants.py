@@ -15,7 +15,8 @@ from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import is_kept
 
-_ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING})
+_ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING, RequestPhase.EVICTED})
+"""One that was given up there is counted until its stream is known to be closed."""
 
 
 def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
