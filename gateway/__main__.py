@@ -65,11 +65,9 @@ def _run(command: Command, arguments: Namespace) -> int:
     """Run a command; what the user can mend is one line per fault, without a traceback."""
     try:
         return command.run(arguments)
-    except ConfigurationError as error:
-        return _refused(str(error))
     except KeyboardInterrupt:
         return 130
-    except (OSError, ExceptionGroup) as error:
+    except (ConfigurationError, OSError, ExceptionGroup) as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -82,7 +80,9 @@ def _refused(text: str) -> int:
 
 
 def _reason(error: Exception) -> str | None:
-    """Why a listener or a file could not be opened; None for any other error."""
+    """What the user can mend: the configuration, an address or a file; None for other errors."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
     if isinstance(error, ExceptionGroup):
         return next(filter(None, map(_reason, error.exceptions)), None)
     if isinstance(error, socket.gaierror) or (
@@ -116,9 +116,9 @@ def _serve(arguments: Namespace) -> int:
     _warn(settings)
     import uvloop
 
-    from gateway import assembly
+    from gateway import serving
 
-    uvloop.run(assembly.serve(settings, load=lambda: settings_of(arguments)))
+    uvloop.run(serving.serve(settings, load=lambda: settings_of(arguments)))
     return 0
 
 
@@ -133,16 +133,16 @@ def _health(arguments: Namespace) -> int:
 
 
 def _add_demo(parser: ArgumentParser) -> None:
-    from gateway import demo
+    from gateway.demo import command
 
-    demo.add_arguments(parser)
+    command.add_arguments(parser)
     add_setting_flags(parser)
 
 
 def _demo(arguments: Namespace) -> int:
-    from gateway import demo
+    from gateway.demo import command
 
-    return demo.run(arguments, settings_of(arguments))
+    return command.run(arguments, settings_of(arguments))
 
 
 def _elsewhere(summary: str, module: str) -> Command:

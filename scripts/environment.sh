@@ -38,7 +38,7 @@ is_sound_venv() {
 
 # install LOCK: the locked requirements, and the project itself in place.
 install() {
-    echo "Installing requirements/$1.lock into .venv" >&2
+    echo "Installing requirements/$1.lock into .venv, once; this takes a minute" >&2
     if ! is_sound_venv; then make_venv; fi
     rm -f .venv/installed-*
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \

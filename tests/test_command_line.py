@@ -265,3 +265,11 @@ def test_a_parser_is_filled_by_every_command() -> None:
         parser = ArgumentParser()
         add(parser)
         assert len(parser.format_help().splitlines()) > 4
+
+
+def test_serving_does_not_load_what_only_some_pools_need() -> None:
+    script = "import gateway.serving, sys; print({'dns', 'opentelemetry', 'rich'} & {*sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout == "set()\n"

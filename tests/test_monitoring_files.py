@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.telemetry.metric_definitions import SECTIONS, MetricKind
+from gateway.telemetry.metric_definitions import SECTIONS
+from gateway.telemetry.metric_kinds import MetricKind
 
 CONFIG = Path(__file__).parents[1] / "config"
 RULES = yaml.safe_load((CONFIG / "prometheus" / "rules.yaml").read_text())

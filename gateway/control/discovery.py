@@ -8,7 +8,6 @@ from random import Random
 from typing import NamedTuple, Protocol, assert_never
 
 from gateway.control.configuration import ConfigurationInForce
-from gateway.discovery.dns_source import DnsSource
 from gateway.discovery.file_source import FileSource
 from gateway.discovery.kubernetes_source import KubernetesSource
 from gateway.discovery.kubernetes_watch import Pace
@@ -118,6 +117,9 @@ class Discovery:
     def _source(self, key: _Key, wanted: _Wanted, report: SourceReport) -> _Source:
         match wanted:
             case DnsDiscovery():
+                # dnspython takes 2 MB, and few pools need it.
+                from gateway.discovery.dns_source import DnsSource  # noqa: PLC0415
+
                 return DnsSource(wanted, report, rng=self._rng)
             case FileDiscovery():
                 return FileSource(wanted, report)

@@ -179,7 +179,7 @@ class Capacity:
         if backend.kv_capacity_tokens:
             used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)
         allowed_s = policy.margin_critical * backend.strictest_tpot_s
-        return max(used, backend.glance.tpot_s / allowed_s)
+        return max(used, self._predictor.pace_s(backend) / allowed_s)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""

@@ -10,7 +10,7 @@ followed as a bias and a spread (forecast_error.py).
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import BackendId, Forecast
-from gateway.scheduling.outlook import NEVER, NO_GLANCE, Glance, Outlook
+from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Outlook
 from gateway.scheduling.pool_timings import PoolTimings
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
@@ -135,6 +135,12 @@ class LatencyPredictor:
         if backend.glance is NO_GLANCE:
             backend.glance = self._new_glance(backend)
         return backend.glance
+
+    def pace_s(self, backend: BackendState) -> float:
+        """TPOT at the server as it was last looked at; 0 before. Changes nothing."""
+        if backend.glance is NO_GLANCE and backend.outlook is not NO_OUTLOOK:
+            return self._new_glance(backend).tpot_s
+        return backend.glance.tpot_s
 
     def _look(self, backend: BackendState, now: float) -> None:
         """Make the server's outlook anew; its glance is made when it is asked for."""

@@ -6,7 +6,8 @@ to the transport ourselves, because that costs a fraction of `StreamResponse.wri
 - `web.Server.__call__` makes one protocol per connection, a `RequestHandler(server, loop=...)`;
 - flow control of the transport reaches `pause_writing` and `resume_writing` of that protocol;
 - a response returned by the handler is ended by awaiting `prepare` and `write_eof`, and its
-  `keep_alive` decides whether the connection stays open;
+  `keep_alive` decides whether the connection stays open; the next request is handled after that;
+- `_drain_helper` waits while writing is paused;
 - `handle_error` makes the answer to malformed requests and to exceptions of the handler; where
   it raises ConnectionError, the connection is closed;
 - `_messages` holds requests that wait to be handled, `_waiter` is set while the next one is waited
@@ -56,6 +57,9 @@ _CUT_ANSWERS = MappingProxyType(
         CutReason.PER_CLIENT: protocol_answer(ProtocolError.CLIENT_CONNECTIONS),
     }
 )
+
+REQUEST_ID = web.RequestKey("request_id", str)
+"""Key under which a request has its id when its handler has failed."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -149,6 +153,19 @@ class ClientProtocol(RequestHandler):
                 return
         self.force_close()
 
+    async def taken(self) -> bool:
+        """Wait while the client does not read what was written; False if that takes too long.
+
+        Nobody would read the answers to further requests either, and they would pile up here.
+        """
+        assert isinstance(self._manager, LowLevelServer)
+        try:
+            async with asyncio.timeout(self._manager.idle_s):
+                await self._drain_helper()
+        except TimeoutError:
+            return False
+        return True
+
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let this source be paused while the client does not read; None ends that."""
         self._flow = flow
@@ -168,8 +185,12 @@ class ClientProtocol(RequestHandler):
             ConnectionError: a response has begun already; the connection is closed.
         """
         if status >= 500:
-            _LOG.error("a request failed in the gateway", exc_info=exc)
+            request_id = request.get(REQUEST_ID)
+            _LOG.error("request %s failed in the gateway", request_id or "without id", exc_info=exc)
             answer = protocol_answer(ProtocolError.INTERNAL)
+            if request_id is not None:
+                header = (b"x-request-id", request_id.encode())
+                answer = answer._replace(headers=(*answer.headers, header))
         elif isinstance(exc, LineTooLong) or message == _TOO_MANY_HEADERS:
             self._connections.counts[CutReason.HEADER_TOO_LARGE] += 1
             answer = protocol_answer(ProtocolError.HEADER_TOO_LARGE)
@@ -211,7 +232,7 @@ class LowLevelServer(web.Server):
         self, handler: Handler, *, idle_s: float, connections: ClientConnections | None = None
     ) -> None:
         super().__init__(handler, handler_cancellation=True)
-        self._idle_s = idle_s
+        self.idle_s = idle_s
         if connections is None:
             connections = ClientConnections(ConnectionLimits())
         self.client_connections = connections
@@ -231,7 +252,7 @@ class LowLevelServer(web.Server):
         return ClientProtocol(
             self,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=self._idle_s,
+            keepalive_timeout=self.idle_s,
             access_log=None,  # type: ignore[arg-type] # None turns the log off; it is not typed so
             auto_decompress=False,
             max_line_size=self.client_connections.limits.header_bytes,
@@ -254,8 +275,9 @@ def _whole_response(answer: ErrorAnswer) -> bytes:
 class SentResponse(web.StreamResponse):
     """Tells aiohttp that the response is already on the client's transport, whole or broken off."""
 
-    def __init__(self, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: ClientProtocol, *, keep_alive: bool) -> None:
         super().__init__()
+        self._protocol = protocol
         self._stays_open = keep_alive
 
     @property
@@ -266,8 +288,10 @@ class SentResponse(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Do nothing: the head has been sent."""
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the end has been sent."""
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 (aiohttp's signature)
+        """The end has been sent: let a client that is slow to read catch up."""
+        if self._stays_open and self._protocol.writing_paused:
+            self._stays_open = await self._protocol.taken()
 
 
 def client_protocol(request: web.BaseRequest) -> ClientProtocol:

@@ -115,8 +115,7 @@ class Attempts:
         relay = self._last_relay = self._relay_for(dispatch)
         failure = await self._exchange(dispatch, relay)
         if failure is None:
-            self._lease.finished(relay.usage, ok=relay.ok)
-            self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
+            self._finish(relay)
             return True
         self._last_failure = failure
         if relay.unseen:
@@ -128,6 +127,10 @@ class Attempts:
         else:
             self.break_off(failure)
         return True
+
+    def _finish(self, relay: Relay) -> None:
+        self._lease.finished(relay.usage, ok=relay.ok)
+        self._progress.end(Outcome.OK if relay.ok else Outcome.CLIENT_ERROR)
 
     def break_off(self, failure: FailureKind) -> None:
         """Tell the client that the rest of its answer will not come."""
@@ -180,14 +183,20 @@ class Attempts:
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
     def _stop(self, reason: RefusalReason, *, retry_after_s: float | None = None) -> None:
-        """Tell a client that is still there that its request is given up."""
+        """Tell a client that is still there that its request is given up; not if it has it all."""
+        relay = self._last_relay
+        if relay is not None and relay.told_all:
+            if not self._channel.complete:
+                self._channel.write(b"", last=True)
+            self._finish(relay)
+            return
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s))
         elif self._forwarded.resumes:
             self._end_with_event(reason)
-        elif self._last_relay is not None:
-            self._last_relay.break_off(reason)
+        elif relay is not None:
+            relay.break_off(reason)
         if self._channel.complete or reason in _ENDED_BY_US:
             self._progress.end(outcome, reason)
 

@@ -160,4 +160,4 @@ class ClientChannel:
             if self._until_close:
                 # An orderly close would pass for the end of the body.
                 self.abort()
-        return SentResponse(keep_alive=self._keep_alive)
+        return SentResponse(self._protocol, keep_alive=self._keep_alive)

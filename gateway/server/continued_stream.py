@@ -9,7 +9,7 @@ from gateway.server.client_channel import ClientChannel
 from gateway.server.request_forwarding import ForwardedRequest
 from gateway.server.routes import ServingPool
 from gateway.telemetry.request_record import Outcome
-from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.parsed_request import ParsedRequest
 from gateway.wire.stream_continuation import RESUME_PATH
 
 _MOST_BREAKS = 3

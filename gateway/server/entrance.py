@@ -18,7 +18,7 @@ from gateway.wire.error_response import (
     protocol_answer,
     refusal_answer,
 )
-from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.parsed_request import ParsedRequest
 
 _IPV6_SITE_BITS = 64
 """One subscriber has at least as many IPv6 addresses as this leaves (RFC 6177)."""

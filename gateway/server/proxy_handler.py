@@ -9,6 +9,7 @@ from aiohttp import web
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.model import InferenceRequest, RequestId
+from gateway.server.aiohttp_internals import REQUEST_ID
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
@@ -37,12 +38,8 @@ from gateway.wire.http_headers import (
     parse_slo_headers,
 )
 from gateway.wire.multipart_request import parse_multipart_model
-from gateway.wire.openai_request import (
-    BadRequest,
-    ParsedRequest,
-    RequestKind,
-    parse_json_request,
-)
+from gateway.wire.openai_request import BadRequest, parse_json_request
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 
 _TRY_AGAIN = frozenset({429, 503})
 """Statuses of refusals that are not the request's own fault."""
@@ -138,6 +135,8 @@ class ProxyHandler:
                 progress.end(Outcome.CANCELLED)
             raise
         finally:
+            if progress.outcome is None:
+                request[REQUEST_ID] = progress.request_id
             status = channel.status if channel.started else 0
             record = progress.record(status=status, now=self._clock())
             if visit is not None:

@@ -14,7 +14,7 @@ from gateway.scheduling.model import TokenUsage
 from gateway.server.backend_connection import ReadFlow, ResponseHead
 from gateway.server.client_channel import ClientChannel
 from gateway.wire.answer_scanner import JsonAnswerScanner
-from gateway.wire.error_response import stream_error_event
+from gateway.wire.error_response import blames_request, stream_error_event
 from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
 from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
@@ -95,6 +95,7 @@ class Relay:
         self._held_bytes = 0
         self._ended = False
         self._discards = False
+        self._may_go_on = False
         self.first_token_at: float | None = None
         """When the first token of a stream arrived."""
 
@@ -110,6 +111,18 @@ class Relay:
         return not begun and self.first_token_at is None
 
     @property
+    def told_all(self) -> bool:
+        """Whether the client has a whole answer, if not yet the last bytes on the wire.
+
+        Many clients leave as soon as they have read [DONE].
+        """
+        stream = self._stream
+        if stream is None or self._channel.complete:
+            return self._channel.complete and self.failure is None
+        ended = stream.finished and (stream.done or not self._plan.expects_finish)
+        return ended and self._channel.started and self.failure is None
+
+    @property
     def failure(self) -> FailureKind | None:
         """What a response that came to its end says against the server, or None."""
         assert self._head is not None
@@ -123,10 +136,10 @@ class Relay:
                 return None if ended_well else FailureKind.STREAM_ERROR
             code = stream.error.code or 500
             if code != _OVERLOADED:
-                return None if 400 <= code < 500 else FailureKind.STREAM_ERROR
+                return None if blames_request(code) else FailureKind.STREAM_ERROR
         if code == _OVERLOADED:
             return FailureKind.OVERLOADED
-        return FailureKind.SERVER_ERROR if code >= 500 else None
+        return FailureKind.SERVER_ERROR if _is_held(code) else None
 
     @property
     def ok(self) -> bool:
@@ -148,7 +161,7 @@ class Relay:
         self._head = head
         content_type = _value_of(head, b"content-type").lower()
         encoding = _value_of(head, b"content-encoding")
-        if head.status >= 500:
+        if _is_held(head.status):
             self._held = []
         if encoding:
             pass  # nothing can be seen in it, let alone changed
@@ -159,6 +172,7 @@ class Relay:
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
         self._discards = self._plan.resumes and (self._stream is None or head.status >= 400)
+        self._may_go_on = self._plan.stream_change in self._changes
         self._flow = flow
         self._channel.feed_from(flow)
 
@@ -194,6 +208,10 @@ class Relay:
         retry_after = b""
         if retry_after_s is not None and not _value_of(self._head, b"retry-after"):
             retry_after = b"retry-after: %d\r\n" % math.ceil(retry_after_s)
+        if self._may_go_on:
+            # Nobody goes on with it: its error is the client's answer, not a break to be hidden.
+            self._may_go_on = False
+            self._changes = [c for c in self._changes if c is not self._plan.stream_change]
         self._pass_on(self._take_held(), last=True, extra_headers=retry_after)
 
     def break_off(self, reason: FailureKind | RefusalReason) -> None:
@@ -213,7 +231,7 @@ class Relay:
     def _pass_on(self, data: bytes, *, last: bool, extra_headers: bytes = b"") -> None:
         for change in self._changes:
             data = change.feed(data) + (change.flush() if last else b"")
-        if last and self._plan.stream_change is not None and self.failure is not None:
+        if last and self._may_go_on and self.failure is not None:
             last = False
         if not (data or last):
             return
@@ -240,6 +258,11 @@ class Relay:
             length=None if self._changes else _content_length(head),
             reason=head.reason,
         )
+
+
+def _is_held(status: int) -> bool:
+    """Whether a status shows an overloaded or broken server, so that another one is tried."""
+    return status >= 500 and not blames_request(status)
 
 
 def _value_of(head: ResponseHead, wanted: bytes) -> bytes:

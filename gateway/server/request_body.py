@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from gateway.server.client_channel import ClientChannel
 from gateway.server.options import FrontEndOptions
@@ -62,7 +63,8 @@ async def read_body(
     if expected is not None:
         if expected.lower() != "100-continue":
             raise BadRequest(f"Expect: {expected} is not supported.", status=417)
-        channel.send_continue()
+        if request.version >= HttpVersion11:  # older clients know no 1xx (RFC 9110, 10.1.1)
+            channel.send_continue()
     if request.content.is_eof():
         received = request.content.read_nowait()
         if len(received) > limit:

@@ -11,13 +11,8 @@ from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
 from gateway.wire.answer_so_far import AnswerSoFar
 from gateway.wire.continuation_obstacles import continuation_obstacle
 from gateway.wire.http_headers import request_headers_to_forward
-from gateway.wire.openai_request import (
-    ParsedRequest,
-    RequestKind,
-    members_of,
-    parse_json_request,
-    rewrite_body,
-)
+from gateway.wire.openai_request import members_of, parse_json_request, rewrite_body
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from gateway.wire.stream_continuation import RESUME_PATH, ObservedStream, ResumedStream
 
 _TARGET = re.compile(r"/v1(?:/[A-Za-z0-9_.-]+)+\Z")

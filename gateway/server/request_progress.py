@@ -7,7 +7,7 @@ from gateway.scheduling.model import TokenUsage
 from gateway.server.routes import Route
 from gateway.telemetry.request_record import Outcome, RequestRecord
 from gateway.telemetry.trace_context import TraceContext
-from gateway.wire.openai_request import ParsedRequest
+from gateway.wire.parsed_request import ParsedRequest
 
 _CLIENT_LEFT = 499
 _HANDLER_FAILED = 500

@@ -11,11 +11,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    SecretStr,
 )
 
 from gateway.settings.pool_defaults import CountFromOne
-from gateway.settings.quantities import PositiveDuration, Size
+from gateway.settings.quantities import Key, PositiveDuration, Size
 
 MASK = "**********"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -90,7 +89,7 @@ class AccessSettings(ClientLimits):
     api_keys_file: Path | None = Field(
         None, description="YAML file with more `api_keys`, such as a mounted secret"
     )
-    admin_api_key: SecretStr | None = Field(None, description="key of the administration listener")
+    admin_api_key: Key | None = Field(None, description="key of the administration listener")
     tls_certificate: Path | None = Field(
         None, description="PEM file with the certificate chain that clients see; turns TLS on"
     )

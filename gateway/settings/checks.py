@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
+from gateway.scheduling.model import is_critical
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.problems import Problem
@@ -14,6 +15,7 @@ from gateway.settings.schema import (
     Settings,
 )
 from gateway.settings.tls import TlsFileError, client_side_context, server_side_context
+from gateway.wire.openai_request import BadRequest, check_model
 
 _KUBERNETES_KINDS = ("service", "pods", "inference_pool")
 _BOUNDS = ("ttft", "tpot", "ntpot")
@@ -26,6 +28,7 @@ def faults(settings: Settings) -> list[Problem]:
         (
             *_assignment(settings),
             *_duplicates(settings),
+            *_limit_faults(settings),
             *_pool_faults(settings.pools),
             *_key_faults(settings),
             *_tls_faults(settings),
@@ -61,6 +64,9 @@ def _warnings(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
         for key, service in _services(index, pool):
             if service.targets and not any(target.weight for target in service.targets):
                 yield f"{key}.targets", "every weight is 0, so its requests will be refused"
+            if service.max_queue_wait is not None and is_critical(service.priority):
+                text = "without effect: the service is Critical, and waits up to queue_timeout"
+                yield f"{key}.max_queue_wait", text
 
 
 def _access_warnings(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -133,6 +139,18 @@ def _assignment(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "backends", "expected `servers` in each pool, as there are several pools"
 
 
+def _limit_faults(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Bounds that leave nothing between them, and names that do not fit where they go."""
+    if settings.max_body_memory < settings.max_body_size:
+        yield "max_body_memory", "expected at least max_body_size, or large bodies never fit"
+    for index, pool in enumerate(settings.effective_pools()):
+        path = f"pools[{index}]." if settings.pools else ""
+        if pool.eject_time > pool.eject_max_time:
+            yield f"{path}eject_time", "expected at most eject_max_time"
+        if settings.journal is not None and len(settings.pools) > 1 and "/" in pool.name:
+            yield f"{path}name", f"{pool.name!r}: expected no slash: the journal's file is named so"
+
+
 def _duplicates(settings: Settings) -> Iterator[tuple[str, str]]:
     pools = list(enumerate(settings.pools))
     services = [item for index, pool in pools for item in _services(index, pool)]
@@ -167,6 +185,17 @@ def _pool_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:
             if service.objective:
                 yield from _objective_faults(f"{key}.objective", service.objective)
             yield from _target_faults(key, service)
+            if not _can_be_asked_for(service.model):
+                yield f"{key}.model", "expected a name without control characters, of at most 512"
+
+
+def _can_be_asked_for(model: str) -> bool:
+    """Whether requests for a model of this name are let in."""
+    try:
+        check_model(model)
+    except BadRequest:
+        return False
+    return True
 
 
 def _fallback_faults(pools: tuple[PoolSettings, ...]) -> Iterator[tuple[str, str]]:

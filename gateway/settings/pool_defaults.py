@@ -6,7 +6,7 @@ Names are those of the policies in scheduling/policy.py, with the part they belo
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from gateway.scheduling.policy import (
     BreakerPolicy,
@@ -18,7 +18,7 @@ from gateway.scheduling.policy import (
     QueuePolicy,
     RetryPolicy,
 )
-from gateway.settings.quantities import Duration, PositiveDuration, Size
+from gateway.settings.quantities import Duration, Key, PositiveDuration, Size
 
 _QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
 _FAIRNESS, _PICKER, _BREAKER = FairnessPolicy(), PickerPolicy(), BreakerPolicy()
@@ -138,7 +138,7 @@ class PoolBasics(BaseModel):
     upstream_authorization: Literal["forward", "drop"] = Field(
         "forward", description="what becomes of the client's credentials: forward or drop"
     )
-    upstream_api_key: SecretStr | None = Field(
+    upstream_api_key: Key | None = Field(
         None, description="bearer key sent to the servers in place of the client's credentials"
     )
     upstream_tls_ca: Path | None = Field(

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 
 from gateway.scheduling.model import CRITICAL, NON_CRITICAL
 
@@ -18,6 +18,10 @@ _SECONDS = MappingProxyType({"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0})
 _BYTES = MappingProxyType({"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9})
 _BINARY_BYTES = MappingProxyType({"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10})
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
+_PRINTABLE = re.compile(r"[!-~]+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0->@-~]+")
+_SERVER_URL = "expected a URL with scheme and host such as http://10.0.0.1:8000"
+_MOST_LEVELS = 1 << 31
 _PRIORITIES = MappingProxyType({"Critical": CRITICAL, "Non-Critical": NON_CRITICAL})
 
 
@@ -76,15 +80,18 @@ def parse_percentile(value: object) -> float:
 
 def parse_priority(value: object) -> int:
     """A priority level of `Critical`, `Non-Critical` or an integer."""
+    expected = "expected Critical, Non-Critical or an integer (higher goes first)"
     if isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) >= _MOST_LEVELS:
+            raise ValueError(f"{expected} of 32 bits")
         return value
     if isinstance(value, str):
         for name, level in _PRIORITIES.items():
             if value.strip().lower() == name.lower():
                 return level
         if re.fullmatch(r"[+-]?\d+", value.strip()):
-            return int(value)
-    raise ValueError("expected Critical, Non-Critical or an integer (higher goes first)")
+            return parse_priority(int(value))
+    raise ValueError(expected)
 
 
 def format_priority(level: int) -> str | int:
@@ -95,18 +102,38 @@ def format_priority(level: int) -> str | int:
 def parse_server_url(value: str) -> str:
     """A server's base URL without trailing slash."""
     url = value.strip().rstrip("/")
+    # urlsplit drops line ends and tabs without a word; it refuses brackets that do not match.
+    if not _PRINTABLE.fullmatch(url) or url.count("[") != url.count("]"):
+        raise ValueError(_SERVER_URL)
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("expected a URL with scheme and host such as http://10.0.0.1:8000")
-    if parts.query or parts.fragment or parts.username or not url.isascii():
+        raise ValueError(_SERVER_URL)
+    if parts.query or parts.fragment or parts.username:
         raise ValueError("expected a URL of host, port and path only")
     if parts.path.endswith("/v1"):
         raise ValueError("expected the server's base URL, without /v1")
     try:
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError("expected a port from 0 to 65535") from error
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("expected a port from 1 to 65535")
     return url
+
+
+def parse_origin(value: str) -> str:
+    """An origin as browsers send it, or `*`."""
+    origin = value.strip()
+    if origin != "*" and not _ORIGIN.fullmatch(origin):
+        raise ValueError("expected * or an origin such as https://app.example.com, without a path")
+    return origin
+
+
+def check_key(secret: SecretStr) -> SecretStr:
+    """A key that can stand in a header."""
+    if not _PRINTABLE.fullmatch(secret.get_secret_value()):
+        raise ValueError("expected one or more printable ASCII characters, without spaces")
+    return secret
 
 
 def split_list(value: object) -> object:
@@ -126,3 +153,5 @@ Priority = Annotated[
     int, BeforeValidator(parse_priority), PlainSerializer(format_priority, when_used="json")
 ]
 ServerUrl = Annotated[str, AfterValidator(parse_server_url)]
+Origin = Annotated[str, AfterValidator(parse_origin)]
+Key = Annotated[SecretStr, AfterValidator(check_key)]

@@ -17,6 +17,7 @@ from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
+    Origin,
     Percentile,
     PositiveDuration,
     Priority,
@@ -155,8 +156,8 @@ class Settings(AccessSettings, PoolDefaults):
         "127.0.0.1", description="address of the listener for /metrics and /debug"
     )
     admin_port: Port = Field(8081, description="port of the listener for /metrics and /debug")
-    cors_allow_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)] = Field(
-        (), description="origins browsers may call from, comma-separated; * for any"
+    cors_allow_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(split_list)] = (
+        Field((), description="origins browsers may call from, comma-separated; * for any")
     )
     debug_headers: bool = Field(
         default=False, description="tell clients server, queue time and forecast in headers"

@@ -2,7 +2,8 @@
 
 import sys
 
-from gateway.telemetry.metric_definitions import SECTIONS, MetricDefinition
+from gateway.telemetry.metric_definitions import SECTIONS
+from gateway.telemetry.metric_kinds import MetricDefinition
 
 _HEAD = """# Metrics
 

@@ -14,7 +14,7 @@ from gateway.scheduling.model import ServiceName
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.telemetry import metric_definitions as definitions
 from gateway.telemetry.histogram import BucketCounts
-from gateway.telemetry.metric_definitions import MetricDefinition
+from gateway.telemetry.metric_kinds import MetricDefinition
 from gateway.telemetry.request_record import Outcome, RequestRecord
 
 OTHER_SERVICE = ServiceName("other")

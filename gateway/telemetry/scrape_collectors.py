@@ -13,8 +13,9 @@ from prometheus_client.registry import Collector
 
 from gateway.scheduling.snapshot import BackendSnapshot, SchedulerSnapshot, ServiceSnapshot
 from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry import server_metric_definitions as servers
 from gateway.telemetry.histogram import BucketCounts
-from gateway.telemetry.metric_definitions import MetricDefinition, MetricKind
+from gateway.telemetry.metric_kinds import MetricDefinition, MetricKind
 
 _Samples = Sequence[tuple[tuple[str, ...], float | None]]
 
@@ -52,7 +53,7 @@ class SchedulerCollector(Collector):
                 ],
             )
         yield family_of(
-            definitions.BACKEND_FAILURES,
+            servers.BACKEND_FAILURES,
             [
                 ((pool.pool, backend.backend_id, kind), count)
                 for pool in pools
@@ -162,27 +163,27 @@ _OF_SERVICES: tuple[tuple[MetricDefinition, Callable[[ServiceSnapshot], float | 
     (definitions.SERVICE_EXPECTED_MISSES, lambda service: service.expected_misses),
 )
 _OF_BACKENDS: tuple[tuple[MetricDefinition, Callable[[BackendSnapshot], float | None]], ...] = (
-    (definitions.BACKEND_USABLE, lambda server: server.usable and not server.draining),
-    (definitions.BACKEND_SATURATION, lambda server: server.saturation),
-    (definitions.BACKEND_FULL, lambda server: server.full),
-    (definitions.BACKEND_EJECTED, lambda server: server.ejected),
-    (definitions.BACKEND_EJECTIONS, lambda server: server.ejections),
-    (definitions.BACKEND_FAILURE_RATE, lambda server: server.failure_rate),
-    (definitions.BACKEND_IN_FLIGHT, lambda server: server.requests),
-    (definitions.BACKEND_EXTERNAL, lambda server: server.external_running),
-    (definitions.BACKEND_PREFILL, lambda server: server.pending_prefill_tokens),
-    (definitions.BACKEND_KV_RESERVED, lambda server: server.kv_reserved_tokens),
-    (definitions.BACKEND_KV_USAGE, lambda server: server.reported_kv_usage),
-    (definitions.BACKEND_WAITING, lambda server: server.reported_waiting),
-    (definitions.BACKEND_REPORT_AGE, lambda server: server.report_age_s),
-    (definitions.ADAPTERS_ACTIVE, lambda server: len(server.active_adapters)),
-    (definitions.ADAPTERS_RESIDENT, lambda server: len(server.resident_adapters)),
-    (definitions.ADAPTER_SLOTS, lambda server: server.max_loras),
-    (definitions.BACKEND_TTFT_ERROR, lambda server: server.ttft_forecasts.relative_error),
-    (definitions.BACKEND_TTFT_COVERAGE, lambda server: server.ttft_forecasts.p90_coverage),
-    (definitions.BACKEND_TTFT_SAMPLES, lambda server: server.ttft_forecasts.samples),
-    (definitions.BACKEND_TPOT_ERROR, lambda server: server.tpot_forecasts.relative_error),
-    (definitions.BACKEND_TPOT_COVERAGE, lambda server: server.tpot_forecasts.p90_coverage),
-    (definitions.BACKEND_TPOT_SAMPLES, lambda server: server.tpot_forecasts.samples),
-    (definitions.BACKEND_TRUST, lambda server: server.forecast_trust),
+    (servers.BACKEND_USABLE, lambda server: server.usable and not server.draining),
+    (servers.BACKEND_SATURATION, lambda server: server.saturation),
+    (servers.BACKEND_FULL, lambda server: server.full),
+    (servers.BACKEND_EJECTED, lambda server: server.ejected),
+    (servers.BACKEND_EJECTIONS, lambda server: server.ejections),
+    (servers.BACKEND_FAILURE_RATE, lambda server: server.failure_rate),
+    (servers.BACKEND_IN_FLIGHT, lambda server: server.requests),
+    (servers.BACKEND_EXTERNAL, lambda server: server.external_running),
+    (servers.BACKEND_PREFILL, lambda server: server.pending_prefill_tokens),
+    (servers.BACKEND_KV_RESERVED, lambda server: server.kv_reserved_tokens),
+    (servers.BACKEND_KV_USAGE, lambda server: server.reported_kv_usage),
+    (servers.BACKEND_WAITING, lambda server: server.reported_waiting),
+    (servers.BACKEND_REPORT_AGE, lambda server: server.report_age_s),
+    (servers.ADAPTERS_ACTIVE, lambda server: len(server.active_adapters)),
+    (servers.ADAPTERS_RESIDENT, lambda server: len(server.resident_adapters)),
+    (servers.ADAPTER_SLOTS, lambda server: server.max_loras),
+    (servers.BACKEND_TTFT_ERROR, lambda server: server.ttft_forecasts.relative_error),
+    (servers.BACKEND_TTFT_COVERAGE, lambda server: server.ttft_forecasts.p90_coverage),
+    (servers.BACKEND_TTFT_SAMPLES, lambda server: server.ttft_forecasts.samples),
+    (servers.BACKEND_TPOT_ERROR, lambda server: server.tpot_forecasts.relative_error),
+    (servers.BACKEND_TPOT_COVERAGE, lambda server: server.tpot_forecasts.p90_coverage),
+    (servers.BACKEND_TPOT_SAMPLES, lambda server: server.tpot_forecasts.samples),
+    (servers.BACKEND_TRUST, lambda server: server.forecast_trust),
 )

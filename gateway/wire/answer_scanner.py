@@ -1,12 +1,11 @@
 """Usage of an answer in one piece, from a bounded part of its body."""
 
 import re
-from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from gateway.scheduling.model import TokenUsage
+from gateway.wire.json_shapes import Answer
 from gateway.wire.token_usage import read_usage
 
 KEPT_BYTES = 1 << 16
@@ -15,11 +14,7 @@ _USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 """The usage object, which nests once. Inside a JSON string the quote after `usage` is escaped."""
 
 
-class _Answer(Struct):
-    usage: Any = None
-
-
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(Answer)
 
 
 class JsonAnswerScanner:

@@ -7,12 +7,15 @@ counted as said: they are left to the next server to say again.
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from gateway.scheduling.model import TokenUsage
 from gateway.wire.continuation_obstacles import Members
+from gateway.wire.json_shapes import StreamChoice, StreamEvent
 
 _NULL = Raw(b"null")
+_NUMBER: msgspec.json.Decoder[int | None] = msgspec.json.Decoder(int | None, strict=False)
+"""As lenient as the parser of requests."""
 _DEFAULT_COMPLETION_TOKENS = 16
 """`max_tokens` of a completion that sets none (OpenAI's API reference)."""
 _SAMPLING = (
@@ -36,30 +39,6 @@ _SAMPLING = (
     "cache_salt",
 )
 """What the rest of the answer is sampled with, as the beginning was."""
-
-
-class StreamChoice(Struct):
-    """A choice of an event, of either API."""
-
-    delta: Any = None
-    text: Any = None
-    finish_reason: Any = None
-    stop_reason: Any = None
-    prompt_token_ids: list[int] | None = None
-    token_ids: list[int] | None = None
-
-
-class StreamEvent(Struct):
-    """What matters in an event of /v1/chat/completions or /v1/completions."""
-
-    id: Any = None
-    created: Any = None
-    model: Any = None
-    choices: list[StreamChoice] | None = None
-    usage: Any = None
-    error: Any = None
-    prompt_token_ids: list[int] | None = None
-    system_fingerprint: Any = None
 
 
 class AnswerSoFar:
@@ -132,8 +111,8 @@ class AnswerSoFar:
         members: dict[str, Any] = {"model": body["model"]}
         members |= {name: body[name] for name in _SAMPLING if name in body}
         if "min_tokens" in body:
-            least = msgspec.json.decode(body["min_tokens"])
-            members["min_tokens"] = max(0, (least or 0) - len(self._ids))
+            least = _number(body, "min_tokens") or 0
+            members["min_tokens"] = max(0, least - len(self._ids))
         members |= {
             "prompt": [*(self._prompt_ids or ()), *self._ids],
             "max_tokens": remaining,
@@ -263,7 +242,14 @@ def _event_of(members: dict[str, Any]) -> bytes:
 
 def _max_tokens(body: Members, *, chat: bool) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
-        limit = msgspec.json.decode(body.get(name, _NULL))
-        if isinstance(limit, int):
+        limit = _number(body, name)
+        if limit is not None:
             return limit
     return None if chat or "max_tokens" in body else _DEFAULT_COMPLETION_TOKENS
+
+
+def _number(body: Members, name: str) -> int | None:
+    try:
+        return _NUMBER.decode(body.get(name, _NULL))
+    except msgspec.ValidationError:
+        return None

@@ -16,6 +16,8 @@ from gateway.wire.openai_request import BadRequest
 
 _RETRY_SOON_S = 1.0
 """Where trying again can help, but nobody forecast when."""
+_NOT_IMPLEMENTED = 501
+"""What vLLM answers to a request for something that its engine or model cannot do."""
 
 
 class ProtocolError(StrEnum):
@@ -127,6 +129,11 @@ def bad_request_answer(error: BadRequest) -> ErrorAnswer:
     return _answer(_Error(error.status, "BadRequestError", error.message, param=error.param))
 
 
+def blames_request(code: int) -> bool:
+    """Whether a server's status says that the request is at fault: it would fail elsewhere, too."""
+    return 400 <= code < 500 or code == _NOT_IMPLEMENTED
+
+
 def stream_error_event(reason: FailureKind | RefusalReason) -> bytes:
     """The end of a stream whose head was sent: an error event, then [DONE], as vLLM does it."""
     error = _failure(reason) if isinstance(reason, FailureKind) else _refusal(reason, "")
@@ -146,7 +153,8 @@ def _answer(error: _Error, *, retry_after_s: float | None = None) -> ErrorAnswer
 
 def _body(error: _Error) -> bytes:
     fields = {
-        "message": error.message,
+        # What a client sent may be quoted in it, and need not be UTF-8.
+        "message": error.message.encode(errors="replace").decode(),
         "type": error.type,
         "param": error.param,
         "code": error.status,
@@ -227,7 +235,8 @@ def _failure(kind: FailureKind) -> _Error:  # noqa: PLR0911 (one case per reason
 def _protocol(error: ProtocolError) -> _Error:  # noqa: C901, PLR0911, PLR0912 (a case per reason)
     match error:
         case ProtocolError.NOT_FOUND:
-            return _Error(404, "NotFoundError", "There is nothing at this path.")
+            message = "There is nothing at this path. Base URLs of the API end in /v1."
+            return _Error(404, "NotFoundError", message)
         case ProtocolError.METHOD_NOT_ALLOWED:
             return _Error(405, error, "This path does not take this method.")
         case ProtocolError.BODY_TOO_LARGE:

@@ -2,7 +2,8 @@
 
 import re
 
-from gateway.wire.openai_request import BadRequest, ParsedRequest, RequestKind, check_model
+from gateway.wire.openai_request import BadRequest, check_model
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 
 _PARAMETER = r"""\s*;\s*([\w*-]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s"]*))"""
 _TYPE_PARAMETER = re.compile(_PARAMETER)

@@ -6,11 +6,12 @@ can judge (temperature, tools, ...) is left to it.
 """
 
 import re
-from enum import StrEnum
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
+from gateway.wire.json_shapes import NOTHING, RequestFields
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from gateway.wire.prompt_text import count_token_ids, hash_prefix, text_bytes
 
 _MAX_MODEL_LENGTH = 512
@@ -56,78 +57,8 @@ class BadRequest(Exception):  # noqa: N818 (the name says what it is, in the ter
         self.code = status
 
 
-class RequestKind(StrEnum):
-    """The formats whose streams the gateway knows in depth, and all others."""
-
-    CHAT = "chat"
-    COMPLETION = "completion"
-    OTHER = "other"
-
-
-class ParsedRequest(Struct, frozen=True, kw_only=True, gc=False):
-    """What the gateway knows of one request's body.
-
-    Attributes:
-        kind: format of the request, by its path.
-        body: as received.
-        model: the model name that the client sent.
-        streamed: whether the client asked for a stream.
-        includes_usage: whether the client itself asked for the usage chunk of a stream.
-        has_priority: whether the body carries a `priority`.
-        generates: False for embeddings and the like: one prefill, no output tokens.
-        max_tokens: bound on output tokens, or None.
-        choices: number of sequences the engine runs: `n` (or `best_of`) times the prompts.
-        prompt_bytes: bytes of text in the prompt, system text and tools included; a file inside
-            the body (base64) counts as a fixed small size.
-        prompt_tokens: exact length, over all prompts, if token ids were sent; else None.
-        prefix_blocks: chained hashes of the prompt's leading blocks, longest prefix last.
-        model_span: where the model's name stands in a body that is no JSON (multipart).
-    """
-
-    kind: RequestKind
-    body: bytes
-    model: str
-    streamed: bool = False
-    includes_usage: bool = False
-    has_priority: bool = False
-    generates: bool = True
-    max_tokens: int | None = None
-    choices: int = 1
-    prompt_bytes: int = 0
-    prompt_tokens: int | None = None
-    prefix_blocks: tuple[int, ...] = ()
-    model_span: tuple[int, int] | None = None
-
-
-class _StreamOptions(Struct):
-    include_usage: bool | None = None
-
-
-_NOTHING = Raw(b"")
-
-
-class _Fields(Struct):
-    """The top-level fields that the gateway reads, over all endpoints."""
-
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    n: int | None = None
-    best_of: int | None = None
-    max_tokens: int | UnsetType | None = UNSET
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    messages: Raw = _NOTHING
-    prompt: Raw = _NOTHING
-    input: Raw = _NOTHING
-    tools: Raw = _NOTHING
-    system: Raw = _NOTHING
-    instructions: Raw = _NOTHING
-    cache_salt: Raw = _NOTHING
-    priority: Raw = _NOTHING
-
-
-_FIELDS = msgspec.json.Decoder(_Fields)
+_FIELDS = msgspec.json.Decoder(RequestFields, strict=False)
+"""As lenient as vLLM (pydantic): 16.0 and "16" are numbers, 1 and "true" are true."""
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -230,7 +161,7 @@ def rewrite_body(
     if drop_priority:
         del members["priority"]
     if add_usage:
-        options = bytes(members.get("stream_options", _NOTHING))
+        options = bytes(members.get("stream_options", NOTHING))
         kept = _members_of(options) if options.startswith(b"{") else {}
         changes["stream_options"] = Raw(msgspec.json.encode(kept | {"include_usage": Raw(b"true")}))
     return msgspec.json.encode(members | changes)
@@ -249,7 +180,7 @@ def _members_of(document: bytes) -> dict[str, Raw]:
         raise BadRequest(f"The body is not valid JSON: {error}.") from None
 
 
-def _decode(body: bytes) -> _Fields:
+def _decode(body: bytes) -> RequestFields:
     try:
         return _FIELDS.decode(body)
     except msgspec.ValidationError as error:
@@ -274,16 +205,16 @@ def _kind_of(path: str) -> RequestKind:
     return RequestKind.OTHER
 
 
-def _prompt_of(kind: RequestKind, fields: _Fields) -> Raw:
+def _prompt_of(kind: RequestKind, fields: RequestFields) -> Raw:
     if kind is RequestKind.CHAT:
         return fields.messages
     if kind is RequestKind.COMPLETION:
         return fields.prompt
     given = (fields.input, fields.messages, fields.prompt)
-    return next((raw for raw in given if bytes(raw)), _NOTHING)
+    return next((raw for raw in given if bytes(raw)), NOTHING)
 
 
-def _max_tokens(kind: RequestKind, fields: _Fields) -> int | None:
+def _max_tokens(kind: RequestKind, fields: RequestFields) -> int | None:
     bound = fields.max_tokens
     if bound is UNSET:
         bound = _COMPLETION_DEFAULT_MAX_TOKENS if kind is RequestKind.COMPLETION else None
@@ -300,7 +231,7 @@ def _max_tokens(kind: RequestKind, fields: _Fields) -> int | None:
     return next((value for _, value in given if value is not None), None)
 
 
-def _choices(kind: RequestKind, fields: _Fields, prompts: int) -> int:
+def _choices(kind: RequestKind, fields: RequestFields, prompts: int) -> int:
     choices = 1
     for name, value in (("n", fields.n), ("best_of", fields.best_of)):
         if value is not None:

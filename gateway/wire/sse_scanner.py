@@ -10,12 +10,12 @@ msgspec into the few fields that matter, everything else skipped.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from msgspec import Struct
 
 from gateway.scheduling.model import TokenUsage
+from gateway.wire.json_shapes import MarkedChoice, MarkedEvent
 from gateway.wire.token_usage import read_usage
 
 MAX_EVENT_BYTES = 1 << 20
@@ -35,24 +35,7 @@ class StreamError(NamedTuple):
     message: str
 
 
-class _Choice(Struct, gc=False):
-    finish_reason: Any = None
-    delta: Any = None
-
-
-class _Event(Struct, gc=False):
-    """What may be a mark in an event of Chat, Completions, Responses or Messages."""
-
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    error: Any = None
-    type: Any = None
-    code: Any = None
-    message: Any = None
-    response: Any = None
-
-
-_EVENT = msgspec.json.Decoder(_Event)
+_EVENT = msgspec.json.Decoder(MarkedEvent)
 
 
 class SseScanner:
@@ -145,7 +128,7 @@ class SseScanner:
             return
         self._mark(marks)
 
-    def _mark(self, event: _Event) -> None:
+    def _mark(self, event: MarkedEvent) -> None:
         if event.usage is not None:
             self._note(event.usage)
         if event.error is not None:
@@ -159,7 +142,7 @@ class SseScanner:
                 if not self.first_token and _carries_output(choice):
                     self.first_token = True
 
-    def _mark_typed(self, event: _Event) -> None:
+    def _mark_typed(self, event: MarkedEvent) -> None:
         """Marks of the formats whose events carry a `type`: Responses, Messages, transcripts."""
         kind = event.type
         if kind == "error":
@@ -207,7 +190,7 @@ def _data_of(event: bytes) -> bytes:
     return b"\n".join(value.removeprefix(b" ") for value in values).strip()
 
 
-def _carries_output(choice: _Choice) -> bool:
+def _carries_output(choice: MarkedChoice) -> bool:
     """Whether a choice of a chunk is more than the announcement of its role."""
     delta = choice.delta
     if not isinstance(delta, dict) or "role" not in delta or choice.finish_reason is not None:

@@ -9,7 +9,9 @@ import re
 
 import msgspec
 
-from gateway.wire.answer_so_far import AnswerSoFar, StreamEvent
+from gateway.wire.answer_so_far import AnswerSoFar
+from gateway.wire.error_response import blames_request
+from gateway.wire.json_shapes import StreamEvent
 from gateway.wire.stream_rewrite import MAX_HELD_BYTES
 from gateway.wire.whole_lines import WholeLines
 
@@ -106,7 +108,7 @@ class ResumedStream:
 def _is_of_client(error: object) -> bool:
     """Whether the request is at fault: it would fail elsewhere, too."""
     code = error.get("code") if isinstance(error, dict) else None
-    return isinstance(code, int) and 400 <= code < 500
+    return isinstance(code, int) and blames_request(code)
 
 
 def _decoded(payload: bytes, answer: AnswerSoFar) -> StreamEvent | None:

@@ -7,12 +7,11 @@ what comes before its model. How the bytes are split over feeds does not matter.
 import json
 import re
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from gateway.scheduling.model import TokenUsage
+from gateway.wire.json_shapes import StreamChunk
 from gateway.wire.token_usage import read_usage
 from gateway.wire.whole_lines import WholeLines
 
@@ -129,12 +128,7 @@ class ModelNameRewriter:
         return None
 
 
-class _Chunk(Struct):
-    choices: Any = None
-    usage: Any = None
-
-
-_CHUNK = msgspec.json.Decoder(_Chunk)
+_CHUNK = msgspec.json.Decoder(StreamChunk)
 
 
 class UsageChunkFilter:

@@ -29,6 +29,7 @@ from tests.scheduling.invariants import (
     on_servers,
     open_but_waiting,
     queued,
+    used_by_others,
 )
 
 
@@ -130,6 +131,7 @@ class CheckedScheduler:
     def feed(self, event: ev.SchedulerEvent) -> list[Decision]:
         """Hand over one event; every decision and the state after it must keep the contract."""
         arrived = self._note(event)
+        shared = used_by_others(self.scheduler)
         opened_by_time = open_but_waiting(self.scheduler, now=self.now)
         decisions = self.scheduler.handle(event, now=self.now)
         for decision in decisions:
@@ -147,7 +149,7 @@ class CheckedScheduler:
         if arrived is not None:
             self._check_arrival(self.lives[arrived], decisions)
         dispatches = [d for d in decisions if isinstance(d, Dispatch)]
-        assert_in_order(self.scheduler, dispatches, now=self.now)
+        assert_in_order(self.scheduler, dispatches, shared=shared, now=self.now)
         assert_caches_hold(self.scheduler, dispatches)
         assert_invariants(self.scheduler, now=self.now)
         in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time

@@ -86,10 +86,26 @@ def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[Tracke
     )
 
 
-def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now: float) -> None:
+def used_by_others(scheduler: Scheduler) -> frozenset[tuple[BackendId, str]]:
+    """(server, adapter) of the slots that are believed to be in use by nobody of ours."""
+    return frozenset(
+        (backend.id, adapter)
+        for backend in scheduler._ledger.backends
+        for adapter in backend.adapters._external
+    )
+
+
+def assert_in_order(
+    scheduler: Scheduler,
+    dispatches: Sequence[Dispatch],
+    *,
+    shared: frozenset[tuple[BackendId, str]],
+    now: float,
+) -> None:
     """Nobody was dispatched past an older one of its flow, or past a head of higher priority.
 
-    `dispatches` are those of the newest event, in order.
+    `dispatches` are those of the newest event, in order; `shared` what `used_by_others` said
+    before it.
     """
     heads = _heads(scheduler)
     for position, dispatch in enumerate(dispatches):
@@ -107,7 +123,7 @@ def assert_in_order(scheduler: Scheduler, dispatches: Sequence[Dispatch], *, now
             for head in heads
             if _goes_before(head, served)
             and not _is_kept(_server_of(scheduler, dispatch), head, heads)
-            and _was_open(scheduler, undone, head, now=now)
+            and _was_open(scheduler, undone, head, shared=shared, now=now)
         ]
         assert not entitled, f"{served} went before {entitled}"
 
@@ -141,13 +157,19 @@ def _server_of(scheduler: Scheduler, dispatch: Dispatch) -> BackendState:
 
 
 def _was_open(
-    scheduler: Scheduler, undone: list[Dispatch], head: TrackedRequest, *, now: float
+    scheduler: Scheduler,
+    undone: list[Dispatch],
+    head: TrackedRequest,
+    *,
+    shared: frozenset[tuple[BackendId, str]],
+    now: float,
 ) -> bool:
     """Whether the head could have had the server of these dispatches instead of them."""
     original = _server_of(scheduler, undone[0])
     if original.failed(head) or original not in scheduler._ledger.serving(head.target):
         return False
-    if any(d.model in (original.load.active_adapters or ()) for d in undone):
+    told = original.load.active_adapters or ()
+    if any(d.model in told or (original.id, d.model) in shared for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
     backend = deepcopy(original)
     for dispatch in undone:

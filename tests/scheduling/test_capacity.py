@@ -182,3 +182,10 @@ def test_a_pace_at_the_strictest_bound_saturates() -> None:
     backend.strictest_tpot_s = 0.02
     backend.glance = backend.glance._replace(tpot_s=0.88 * 0.02)
     assert CAPACITY.saturation(backend) == pytest.approx(1.0)
+
+
+def test_the_pace_that_forecasts_start_from_saturates() -> None:
+    backend = running(make_backend(), *some(1))
+    CAPACITY.open_among(ONE_MORE, [backend], now=0.0)
+    backend.strictest_tpot_s = 0.012 / 0.88  # what a step takes before anything is learned
+    assert CAPACITY.saturation(backend) == pytest.approx(1.0, rel=0.1)

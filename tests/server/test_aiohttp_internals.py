@@ -19,7 +19,7 @@ from gateway.server.aiohttp_internals import (
     mark_as_answered,
 )
 from tests.server.raw_client import RawClient
-from tests.server.raw_server import eventually
+from tests.server.raw_server import eventually, until_still
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -65,7 +65,7 @@ async def test_requests_come_on_our_protocol_without_nagle() -> None:
         sock = protocol.transport.get_extra_info("socket")
         seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         write(request, b"HTTP/1.1 204 No Content\r\n\r\n")
-        return SentResponse(keep_alive=True)
+        return SentResponse(client_protocol(request), keep_alive=True)
 
     async with serving(handler) as port, RawClient(port) as client:
         client.get("/")
@@ -76,7 +76,7 @@ async def test_requests_come_on_our_protocol_without_nagle() -> None:
 async def test_a_sent_response_adds_no_byte_and_keeps_the_connection() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         write(request, b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n" + request.path[1:].encode())
-        return SentResponse(keep_alive=True)
+        return SentResponse(client_protocol(request), keep_alive=True)
 
     async with serving(handler) as port, RawClient(port) as client:
         for path in "abc":
@@ -87,7 +87,7 @@ async def test_a_sent_response_adds_no_byte_and_keeps_the_connection() -> None:
 async def test_a_sent_response_without_keep_alive_closes_after_flushing() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         write(request, b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3_000_000)
-        return SentResponse(keep_alive=False)
+        return SentResponse(client_protocol(request), keep_alive=False)
 
     async with serving(handler) as port, RawClient(port) as client:
         client.get("/")
@@ -131,7 +131,7 @@ async def test_a_client_that_leaves_cancels_the_handler_at_once() -> None:
         except asyncio.CancelledError:
             seen.append("cancelled")
             raise
-        return SentResponse(keep_alive=False)
+        return SentResponse(client_protocol(request), keep_alive=False)
 
     async with serving(handler) as port:
         async with RawClient(port) as client:
@@ -163,13 +163,51 @@ async def test_a_client_that_does_not_read_pauses_the_feeder_until_it_does() -> 
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         client_protocol(request).feed_from(feeder)
         write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
-        return SentResponse(keep_alive=True)
+        return SentResponse(client_protocol(request), keep_alive=True)
 
     async with serving(handler) as port, RawClient(port) as client:
         client.get("/")
         await eventually(lambda: feeder.paused)
         assert len((await client.response()).body) == size
         await eventually(lambda: not feeder.paused)
+
+
+async def test_no_request_is_handled_before_its_client_reads_the_last_answer() -> None:
+    size, requests = 20_000_000, 3
+    handled: list[web.BaseRequest] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        handled.append(request)
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        return SentResponse(client_protocol(request), keep_alive=True)
+
+    async with serving(handler) as port, RawClient(port) as client:
+        for _ in range(requests):
+            client.get("/")
+        for number in range(requests):
+            await until_still(lambda: len(handled), for_s=0.01)
+            assert len(handled) == number + 1
+            assert len((await client.response()).body) == size
+
+
+async def test_who_reads_nothing_for_the_idle_bound_gets_this_answer_and_no_other() -> None:
+    size = 20_000_000
+    handled: list[asyncio.Transport] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        transport = client_protocol(request).transport
+        assert transport is not None
+        handled.append(transport)
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        return SentResponse(client_protocol(request), keep_alive=True)
+
+    async with serving(handler, idle_s=0.02) as port, RawClient(port) as client:
+        client.get("/")
+        client.get("/")
+        await eventually(lambda: handled and handled[0].is_closing())
+        assert len((await client.response()).body) == size
+        assert await client.at_end()
+        assert len(handled) == 1
 
 
 async def test_a_feeder_that_comes_while_the_client_does_not_read_is_paused_at_once() -> None:
@@ -183,7 +221,7 @@ async def test_a_feeder_that_comes_while_the_client_does_not_read_is_paused_at_o
         client_protocol(request).feed_from(feeder)
         seen.append(feeder.paused)
         client_protocol(request).feed_from(None)
-        return SentResponse(keep_alive=True)
+        return SentResponse(client_protocol(request), keep_alive=True)
 
     async with serving(handler) as port, RawClient(port) as client:
         client.get("/")
@@ -196,7 +234,7 @@ async def test_bodies_are_not_decompressed() -> None:
     async def handler(request: web.BaseRequest) -> web.StreamResponse:
         body = await request.content.read()
         write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-        return SentResponse(keep_alive=True)
+        return SentResponse(client_protocol(request), keep_alive=True)
 
     async with serving(handler) as port, RawClient(port) as client:
         client.post("/", b"not gzip", "Content-Encoding: gzip")

@@ -147,8 +147,9 @@ async def test_a_request_whose_only_server_vanished_waits_no_longer_than_any() -
         assert rig.in_flight == 0
 
 
-async def test_a_4xx_is_neither_retried_nor_counted_against_the_server() -> None:
-    for status in (b"400 Bad", b"404 No", b"408 Slow", b"422 Hm", b"429 Busy", b"499 Odd"):
+async def test_what_blames_the_request_is_neither_retried_nor_held_against_the_server() -> None:
+    blames = (b"400 Bad", b"404 No", b"408 Slow", b"422 Hm", b"429 Busy", b"499 Odd", b"501 Never")
+    for status in blames:
         answer = b"HTTP/1.1 %b\r\nretry-after: 77\r\ncontent-length: 4\r\n\r\nwhy?" % status
         async with gateway(serving(answer), serving(answer)) as rig, rig.client() as client:
             client.post(CHAT, chat())

@@ -4,17 +4,20 @@ import asyncio
 
 import pytest
 
-from gateway.scheduling.events import RequestCancelled
+from gateway.scheduling.events import RequestCancelled, ResponseFinished
+from gateway.server.client_channel import ClientChannel
 from gateway.telemetry.request_record import Outcome
 from tests.server.gateway_rig import CHAT, chat, gateway, make_policy
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import (
+    DONE,
     STREAM_HEAD,
     Peer,
     RawServer,
     chunked,
     event,
     eventually,
+    serving,
 )
 
 
@@ -104,6 +107,64 @@ async def test_a_client_that_leaves_in_mid_answer_closes_the_upstream_at_once(
         record = rig.records.all[-1]
         assert (record.status, record.outcome) == (200, Outcome.CANCELLED)
         assert (record.ttft_s is not None) == stream
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
+async def test_a_client_that_leaves_when_it_has_read_the_end_of_a_stream_has_had_it(
+    path: str, *, rudely: bool
+) -> None:
+    end = DONE if path == CHAT else b'data: {"type": "response.completed"}\n\n'
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("hi"), event("", "stop") + end))
+        await peer.gone()
+
+    async with gateway(RawServer(script)) as rig:
+        async with rig.client() as client:
+            client.post(path, chat(stream=True))
+            await client.reader.readuntil(end)
+            await leave(client, rudely=rudely)
+        await eventually(lambda: rig.records.all)
+        assert rig.records.all[-1].outcome is Outcome.OK
+        assert rig.events.of_type(ResponseFinished)[0].ok
+        assert rig.in_flight == 0
+
+
+async def test_a_client_that_leaves_before_the_end_of_a_stream_has_not_had_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD, chunked(event("hi"), event("", "stop")))
+        await peer.gone()
+
+    async with gateway(RawServer(script)) as rig:
+        async with rig.client() as client:
+            client.post(CHAT, chat(stream=True))
+            await client.reader.readuntil(event("", "stop"))
+        await eventually(lambda: rig.records.all)
+        assert rig.records.all[-1].outcome is Outcome.CANCELLED
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_an_answer_that_ends_in_the_moment_when_all_is_cancelled_has_ended(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = b"HTTP/1.1 %d Some\r\ncontent-length: 2\r\n\r\n{}" % status
+    write = ClientChannel.write
+    async with gateway(serving(answer)) as rig, rig.client() as client:
+
+        def write_and_cut(channel: ClientChannel, data: bytes, *, last: bool) -> None:
+            write(channel, data, last=last)
+            rig.front_end.cut()
+
+        monkeypatch.setattr(ClientChannel, "write", write_and_cut)
+        client.post(CHAT, chat())
+        assert (await client.response()).body == b"{}"
+        await eventually(lambda: rig.records.all)
+        ended = Outcome.OK if status == 200 else Outcome.CLIENT_ERROR
+        assert rig.records.all[-1].outcome is ended
+        assert len(rig.events.of_type(ResponseFinished)) == 1
 
 
 async def test_hundreds_of_clients_that_leave_at_random_leave_nothing_behind() -> None:

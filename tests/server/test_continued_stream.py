@@ -148,6 +148,34 @@ async def test_a_client_is_told_when_no_server_goes_on() -> None:
     assert record.outcome is Outcome.STREAM_ERROR
 
 
+async def test_an_error_that_all_servers_begin_with_reaches_the_client_whole() -> None:
+    busy = b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy"
+    _, running = rig_of(*[busy] * 9)
+    async with running as rig, rig.client() as client:
+        client.post(CHAT, chat(model="kept", stream=True))
+        answer = await client.response()
+        assert rig.in_flight == 0
+    assert (answer.status, answer.body) == (503, b"busy")
+
+
+async def test_an_error_event_that_all_streams_begin_with_reaches_the_client() -> None:
+    event = b'{"error":{"message":"out of memory","code":500}}'
+    _, running = rig_of(*[HEAD + framed(event) + END] * 9)
+    async with running as rig:
+        body = await stream(rig)
+        assert rig.in_flight == 0
+    assert body == b"data: %b\n\ndata: [DONE]\n\n" % event
+
+
+async def test_an_error_page_too_large_to_be_held_back_reaches_the_client_whole() -> None:
+    page = b"x" * 300_000
+    head = b"HTTP/1.1 500 Broken\r\ncontent-length: %d\r\n\r\n" % len(page)
+    _, running = rig_of(*[head + page] * 9)
+    async with running as rig:
+        assert await stream(rig) == page
+        assert rig.in_flight == 0
+
+
 async def test_an_answer_that_breaks_all_its_servers_is_given_up() -> None:
     again = HEAD + completion("x", 5)
     script, running = rig_of(BEGINNING, again, again, again, again, again)

@@ -172,6 +172,18 @@ async def test_what_is_not_http_is_a_bad_request_in_the_usual_shape() -> None:
         assert await client.at_end()
 
 
+async def test_a_request_that_the_gateway_failed_is_found_in_its_log_by_its_id(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        monkeypatch.setattr(rig.pools, "route", lambda _: 1 / 0)
+        client.post(CHAT, chat())
+        response = await client.response()
+        assert response.status == 500
+        assert f"request {response.headers['x-request-id']} failed" in caplog.text
+        assert rig.records.all[0].request_id == response.headers["x-request-id"]
+
+
 # -- keep-alive and pipelining --------------------------------------------------------------
 
 

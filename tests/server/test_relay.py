@@ -130,6 +130,17 @@ async def test_an_overloaded_server_is_passed_over_for_another(name: str) -> Non
         assert {failure.kind for failure in failures} == {FailureKind.OVERLOADED}
 
 
+@pytest.mark.parametrize("code", [400, 429, 501])
+async def test_an_error_event_that_blames_the_request_is_its_answer(code: int) -> None:
+    error = b'data: {"error": {"message": "no", "code": %d}}\n\n' % code
+    answer = STREAM_HEAD + chunked(error, DONE) + LAST_CHUNK
+    async with gateway(serving(answer), serving(answer)) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        assert (await client.response()).body == error + DONE
+        assert sum(len(server.requests) for server in rig.servers) == 1
+        assert not rig.events.of_type(DispatchFailed)
+
+
 async def test_a_stream_without_a_finish_reason_counts_as_failed() -> None:
     answer = STREAM_HEAD + chunked(event("hi"), DONE) + LAST_CHUNK
     async with gateway(serving(answer)) as rig, rig.client() as client:

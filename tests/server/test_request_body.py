@@ -104,6 +104,21 @@ async def test_an_unknown_path_is_refused_before_the_body_is_asked_for() -> None
         assert (await client.response()).status == 404
 
 
+async def test_an_old_client_is_sent_no_interim_answer() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.post(CHAT, chat(), JSON, "Expect: 100-continue", version="1.0")
+        assert (await client.head())[0] == 200
+
+
+async def test_an_expectation_that_is_no_text_is_refused_as_others_are() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.send(b"POST %b HTTP/1.1\r\nHost: g\r\nExpect: \xff\r\n" % CHAT.encode())
+        client.send(b"Content-Length: 2\r\n\r\n{}")
+        response = await client.response()
+        assert response.status == 417
+        assert b"Expect: ?" in response.body
+
+
 async def test_other_expectations_are_refused() -> None:
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.post(CHAT, chat(), JSON, "Expect: miracles")

@@ -97,6 +97,36 @@ def test_a_fallback_in_another_pool_is_accepted(write_config: WriteConfig) -> No
             "already at",
         ),
         (
+            "backends: ['http://a:1']\nmax_body_size: 2GiB\nmax_body_memory: 1GiB",
+            "max_body_memory",
+            "at least max_body_size",
+        ),
+        (
+            "backends: ['http://a:1']\neject_time: 9s",
+            "eject_time",
+            "at most eject_max_time",
+        ),
+        (
+            "pools: [{name: p, servers: ['http://a:1'], eject_max_time: 500ms}]",
+            "pools[0].eject_time",
+            "at most eject_max_time",
+        ),
+        (
+            "journal: j\npools: [{name: p, servers: ['http://a:1']}, {name: a/b}]",
+            "pools[1].name",
+            "no slash",
+        ),
+        (
+            service('model: "a\\nb"'),
+            "pools[0].services[0].model",
+            "without control characters",
+        ),
+        (
+            service(f"model: {'x' * 513}"),
+            "pools[0].services[0].model",
+            "at most 512",
+        ),
+        (
             service("x: 1").replace("name: s, x: 1", "name: default"),
             "pools[0].services[0].name",
             "stands for models without a service",
@@ -121,6 +151,11 @@ def test_keys_that_contradict_each_other_are_refused(
             service("targets: [{name: m, weight: 0}, {name: n, weight: 0}]"),
             "pools[0].services[0].targets",
             "every weight is 0",
+        ),
+        (
+            service("priority: Critical, max_queue_wait: 5s"),
+            "pools[0].services[0].max_queue_wait",
+            "without effect",
         ),
         (
             "pools: [{name: p, servers: ['http://a:1'], accept_unregistered_models: false}]",

@@ -1,12 +1,15 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from gateway.settings.quantities import (
+    check_key,
     format_duration,
     format_priority,
     format_size,
     parse_duration,
+    parse_origin,
     parse_percentile,
     parse_priority,
     parse_server_url,
@@ -99,7 +102,7 @@ def test_priorities_are_understood(written: object, level: int) -> None:
     assert parse_priority(written) == level
 
 
-@pytest.mark.parametrize("written", ["Crtical", "", 1.5, True, None])
+@pytest.mark.parametrize("written", ["Crtical", "", 1.5, True, None, 1 << 31, "-9999999999"])
 def test_what_is_not_a_priority_is_refused(written: object) -> None:
     with pytest.raises(ValueError, match="expected Critical, Non-Critical or an integer"):
         parse_priority(written)
@@ -123,13 +126,34 @@ def test_a_server_url_loses_its_trailing_slash() -> None:
         ("http://gpu-1/v1", "without /v1"),
         ("http://gpu-1?x=1", "host, port and path only"),
         ("http://user@gpu-1", "host, port and path only"),
-        ("http://gpü:1", "host, port and path only"),
-        ("http://gpu-1:99999", "port from 0 to 65535"),
+        ("http://gpü:1", "scheme and host"),
+        ("http://gpu 1:1", "scheme and host"),
+        ("http://gpu-1/a\nb", "scheme and host"),
+        ("http://[::1", "scheme and host"),
+        ("http://gpu-1:99999", "port from 1 to 65535"),
+        ("http://gpu-1:0", "port from 1 to 65535"),
     ],
 )
 def test_what_is_not_a_server_url_is_refused(url: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         parse_server_url(url)
+
+
+@pytest.mark.parametrize("origin", ["*", "https://app.example.com", "http://localhost:3000"])
+def test_origins_are_as_browsers_send_them(origin: str) -> None:
+    assert parse_origin(f" {origin} ") == origin
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://a/", "HTTPS://A", "https://a b"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match="without a path"):
+        parse_origin(origin)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\r\nx-evil: 1", "clé"])
+def test_a_key_that_cannot_stand_in_a_header_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII"):
+        check_key(SecretStr(key))
 
 
 def test_comma_separated_text_becomes_a_list() -> None:

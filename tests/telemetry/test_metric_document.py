@@ -9,8 +9,9 @@ from gateway.scheduling.build import build_scheduler
 from gateway.server.client_connections import ClientConnections
 from gateway.server.options import ConnectionLimits
 from gateway.telemetry.control_collector import ControlCollector
-from gateway.telemetry.metric_definitions import SECTIONS, MetricKind
+from gateway.telemetry.metric_definitions import SECTIONS
 from gateway.telemetry.metric_document import metric_document
+from gateway.telemetry.metric_kinds import MetricKind
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.scrape_collectors import (
     ConnectionsCollector,

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire.multipart_request import parse_multipart_model
-from gateway.wire.openai_request import BadRequest, RequestKind, rewrite_body
+from gateway.wire.openai_request import BadRequest, rewrite_body
+from gateway.wire.parsed_request import RequestKind
 
 TYPE = "multipart/form-data; boundary=frontier"
 

@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.wire.openai_request import (
-    BadRequest,
-    ParsedRequest,
-    RequestKind,
-    members_of,
-    parse_json_request,
-    rewrite_body,
-)
+from gateway.wire.openai_request import BadRequest, members_of, parse_json_request, rewrite_body
+from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from tests.wire.recorded import request_of
 
 CHAT = "/v1/chat/completions"
@@ -223,7 +217,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
         ({"model": "a\x7f"}, "model"),
         ({"model": "a\u2028"}, "model"),
         ({"stream": "yes"}, "stream"),
-        ({"stream": 1}, "stream"),
+        ({"stream": 2}, "stream"),
         ({"stream_options": "all"}, "stream_options"),
         ({"stream_options": {"include_usage": "yes"}}, "stream_options"),
         ({"n": 0}, "n"),
@@ -232,7 +226,7 @@ def test_a_body_that_is_no_json_object_is_refused(body: bytes) -> None:
         ({"n": True}, "n"),
         ({"best_of": -1}, "best_of"),
         ({"max_tokens": -1}, "max_tokens"),
-        ({"max_tokens": "12"}, "max_tokens"),
+        ({"max_tokens": "a dozen"}, "max_tokens"),
         ({"max_tokens": 10**400}, "max_tokens"),
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"max_output_tokens": 1 << 31}, "max_output_tokens"),
@@ -244,6 +238,14 @@ def test_a_bad_value_is_refused_by_name(fields: dict[str, Any], param: str) -> N
     assert refused.status == 400
     assert refused.param == param
     assert f"`{param}`" in refused.message
+
+
+def test_values_that_vllm_takes_for_numbers_and_flags_are_taken_for_them() -> None:
+    request = parse(max_tokens=16.0, n="2", stream="true", stream_options={"include_usage": 1})
+
+    assert (request.max_tokens, request.choices) == (16, 2)
+    assert request.streamed
+    assert request.includes_usage
 
 
 def test_values_at_the_bounds_are_accepted() -> None:

@@ -197,6 +197,19 @@ def test_what_the_answer_is_sampled_with_is_asked_for_again_and_nothing_else() -
     }
 
 
+def test_numbers_are_read_as_vllm_reads_them() -> None:
+    answer = broken_after(("a", [1]), min_tokens="5", max_tokens=9.0, messages=[])
+
+    request = request_of(answer)
+    assert (request["min_tokens"], request["max_tokens"]) == (4, 8)
+
+
+def test_a_least_number_that_is_none_is_left_to_the_server() -> None:
+    answer = broken_after(("a", [1]), min_tokens={}, max_tokens=9, messages=[])
+
+    assert request_of(answer)["min_tokens"] == 0
+
+
 @pytest.mark.parametrize(
     ("fields", "chat", "expected"),
     [

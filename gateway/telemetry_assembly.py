@@ -1,0 +1,133 @@
+"""Makes what watches the gateway: metrics, the live page, the request log and traces."""
+
+import logging
+import secrets
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from prometheus_client import CollectorRegistry
+
+from gateway.runtime.clock import monotonic_clock, wall_clock
+from gateway.runtime.loop_lag import LoopLag
+from gateway.runtime.periodic import Periodic
+from gateway.scheduling.model import ServiceName
+from gateway.server.app import Background
+from gateway.server.proxy_handler import RequestObserver
+from gateway.server.routes import PoolDirectory
+from gateway.server.status_page.build import LivePage, build_live_page
+from gateway.settings.schema import Settings
+from gateway.settings.tracing import TracingSettings
+from gateway.telemetry.metrics import RequestMetrics
+from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_record import RequestRecord
+from gateway.telemetry.scrape_collectors import (
+    LoopLagCollector,
+    LostLinesCollector,
+    SchedulerCollector,
+)
+
+if TYPE_CHECKING:
+    from gateway.telemetry.tracing import RequestTracing
+
+_LOG = logging.getLogger("gateway")
+_LOG_FLUSH_S = 1.0
+
+
+class Telemetry(NamedTuple):
+    """What watches.
+
+    Attributes:
+        registry: of all that /metrics shows; others may register there too.
+        observer: is to be told of each finished request.
+        background: what has to run meanwhile.
+    """
+
+    registry: CollectorRegistry
+    metrics: RequestMetrics
+    live: LivePage
+    observer: RequestObserver
+    background: list[Background]
+    tracing: "RequestTracing | None"
+
+
+def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) -> Telemetry:
+    """Make it; what must be closed at the end goes into `files`.
+
+    Raises:
+        OSError: the request log cannot be opened.
+    """
+    registry = CollectorRegistry()
+    metrics = RequestMetrics(services=service_names(settings))
+    lag = LoopLagCollector()
+    registry.register(metrics)
+    registry.register(SchedulerCollector([pool.driver.snapshot for pool in pools.pools]))
+    registry.register(lag)
+    live = build_live_page(
+        pools=pools,
+        metrics=metrics,
+        clock=monotonic_clock,
+        wall_clock=wall_clock,
+        version=version("llm-instance-gateway"),
+    )
+    observers: list[RequestObserver] = [metrics, live.recent]
+    background: list[Background] = [live.feed, LoopLag(lag.observe, clock=monotonic_clock)]
+    if settings.request_log is not None:
+        log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
+        observers.append(log)
+        background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
+        registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
+    tracing = _tracing(files)
+    if tracing is not None:
+        observers.append(tracing)
+    return Telemetry(registry, metrics, live, _Observers(observers), background, tracing)
+
+
+def service_names(settings: Settings) -> list[ServiceName]:
+    """The services that get series of their own."""
+    return [
+        ServiceName(service.name)
+        for pool in settings.effective_pools()
+        for service in pool.services
+    ]
+
+
+def _tracing(files: ExitStack) -> "RequestTracing | None":
+    """Traces, where a collector is named; what needs OpenTelemetry is imported only then."""
+    if not TracingSettings().wanted:
+        return None
+    try:
+        from gateway.telemetry.trace_export import export_traces  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        _LOG.warning(
+            "no traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed;"
+            " pip install 'llm-instance-gateway[tracing]'"
+        )
+        return None
+    tracing = export_traces(rng=Random(secrets.randbits(128)), wall_clock=wall_clock)
+    files.callback(tracing.close)
+    return tracing
+
+
+def _request_log(path: Path, files: ExitStack) -> IO[bytes]:
+    """The file that lines are appended to; `-` is standard output."""
+    if str(path) == "-":
+        return sys.stdout.buffer
+    return files.enter_context(path.open("ab"))
+
+
+class _Observers:
+    """Tells several observers of each finished request."""
+
+    def __init__(self, observers: Sequence[RequestObserver]) -> None:
+        self._observers = observers
+
+    def request_ended(self, record: RequestRecord) -> None:
+        for observer in self._observers:
+            observer.request_ended(record)
