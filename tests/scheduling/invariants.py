@@ -77,7 +77,15 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    return bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+    """Look without a trace: that a server was looked at fixes what its forecasts start from."""
+    predictor = scheduler._flights._predictor
+    was_known = predictor.known_timing(backend.id) is not None
+    kept = backend.outlook, backend.glance, backend.fresh_until
+    found = bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+    backend.outlook, backend.glance, backend.fresh_until = kept
+    if not was_known:
+        predictor.forget(backend.id)
+    return found
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
