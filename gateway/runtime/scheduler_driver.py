@@ -1,16 +1,16 @@
 """Runs a scheduler on an event loop: feeds it facts, wakes those who wait for its orders.
 
-The driver owns the only two timers of scheduling: the scheduler's next deadline, and the report of
-progress (4 times a second while anything streams). Everything runs on one loop, so that between
-two awaits nothing changes.
+Scheduling has two timers: the driver's for the scheduler's next deadline, and that of OpenStreams.
+Everything runs on one loop, so that between two awaits nothing changes.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.runtime.clock import Clock
+from gateway.runtime.open_streams import OpenStreams
 from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Dispatch, RefusalReason
 from gateway.scheduling.events import (
@@ -21,15 +21,11 @@ from gateway.scheduling.events import (
     RequestArrived,
     RequestCancelled,
     ResponseFinished,
-    ResponseProgressed,
     SchedulerEvent,
 )
-from gateway.scheduling.model import BackendId, InferenceRequest, RequestId, ServiceName, TokenUsage
+from gateway.scheduling.model import InferenceRequest, RequestId, ServiceName, TokenUsage
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
-
-PROGRESS_INTERVAL_S = 0.25
-"""At most 4 reports a second, as the scheduler's contract says."""
 
 _SHORTEST_TIMER_S = 0.001
 """A timer may fire a little early (uvloop rounds to milliseconds); this keeps it from spinning."""
@@ -67,7 +63,7 @@ class Lease:
 
     Attributes:
         request: what was asked for.
-        stream_events: written by `progressed`, read by the driver's report.
+        stream_events: written by `progressed`, read for the reports of progress.
     """
 
     __slots__ = (
@@ -77,6 +73,7 @@ class Lease:
         "_given_up",
         "_over",
         "_streaming",
+        "_streams",
         "_task",
         "_waiter",
         "request",
@@ -85,6 +82,7 @@ class Lease:
 
     def __init__(self, driver: "SchedulerDriver", request: InferenceRequest) -> None:
         self._driver = driver
+        self._streams = driver.streams
         self._decision: Decision | None = None
         self._dispatched: Dispatch | None = None
         self._given_up = False
@@ -150,7 +148,7 @@ class Lease:
         """Note how many events the stream has had; called per network chunk, so it only stores."""
         self.stream_events = stream_events
         if self._dispatched is not None:
-            self._driver.chunk_seen(self._dispatched.backend_id, now)
+            self._streams.chunk_seen(self._dispatched.backend_id, now)
 
     def failed(self, kind: FailureKind, *, retryable: bool) -> None:
         """The attempt ended without a complete answer and its upstream is closed.
@@ -179,7 +177,7 @@ class Lease:
         if isinstance(decision, Dispatch):
             self._dispatched = decision
             self.stream_events = 0
-            self._driver.stream_opened(decision.backend_id, self)
+            self._streams.opened(decision.backend_id, self.request.id, self)
         elif self._dispatched is not None:
             # The server is released when the task has left it; one that has not yet heard of its
             # dispatch hears of this instead.
@@ -199,12 +197,16 @@ class Lease:
 
     def _leave_backend(self) -> None:
         if self._dispatched is not None:
-            self._driver.stream_closed(self._dispatched.backend_id, self)
+            self._streams.closed(self._dispatched.backend_id, self.request.id)
             self._dispatched = None
 
 
 class SchedulerDriver:
-    """One pool's scheduler on one event loop."""
+    """One pool's scheduler on one event loop.
+
+    Attributes:
+        streams: what runs on each server.
+    """
 
     def __init__(
         self,
@@ -219,14 +221,10 @@ class SchedulerDriver:
         self._clock = clock
         self._observers = tuple(observers)
         self._health_observers = tuple(health_observers)
+        self.streams = OpenStreams(self.deliver)
         self._leases: dict[RequestId, Lease] = {}
-        self._streams: dict[BackendId, dict[RequestId, Lease]] = {}
-        self._when_empty: dict[BackendId, Callable[[], None]] = {}
-        self._last_chunk_at: dict[BackendId, float] = {}
-        self._new_chunk_at: dict[BackendId, float] = {}
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_at: float | None = None
-        self._progress_timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
     @property
@@ -265,27 +263,13 @@ class SchedulerDriver:
         """Why a recent request went where it did."""
         return self._scheduler.explain(request_id)
 
-    def in_flight(self, backend_id: BackendId) -> int:
-        """Requests that were sent to the server, or are about to be, and have not ended."""
-        return len(self._streams.get(backend_id, ()))
-
-    def call_when_empty(self, backend_id: BackendId, action: Callable[[], None]) -> None:
-        """Call `action` soon after the last request at the server has ended, once.
-
-        It may be sent another one before that: `action` must look. It replaces an earlier one.
-        """
-        if backend_id in self._streams:
-            self._when_empty[backend_id] = action
-        else:
-            asyncio.get_running_loop().call_soon(action)
-
     def stop(self) -> None:
         """Cancel the timers for good; requests that still wait are the callers' to cancel."""
         self._stopped = True
-        for timer in (self._deadline_timer, self._progress_timer):
-            if timer is not None:
-                timer.cancel()
-        self._deadline_timer = self._progress_timer = self._deadline_at = None
+        self.streams.stop()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline_timer = self._deadline_at = None
 
     # -- called by leases -------------------------------------------------------------------
 
@@ -298,38 +282,13 @@ class SchedulerDriver:
         if lease.request.id in self._leases:
             raise ValueError(f"request id {lease.request.id!r} is in use")
         self._leases[lease.request.id] = lease
-        new_chunks = tuple(self._new_chunk_at.items())
-        if new_chunks:
-            self._last_chunk_at.update(new_chunks)
-            self._new_chunk_at.clear()
-        self.deliver(RequestArrived(lease.request, new_chunks))
+        self.deliver(RequestArrived(lease.request, self.streams.take_new_chunks()))
 
     def close(self, lease: Lease) -> None:
         """Forget a lease that is over."""
         self._leases.pop(lease.request.id, None)
 
-    def stream_opened(self, backend_id: BackendId, lease: Lease) -> None:
-        """Include the lease in the reports of its server's progress."""
-        self._streams.setdefault(backend_id, {})[lease.request.id] = lease
-        self._arm_progress()
-
-    def chunk_seen(self, backend_id: BackendId, at: float) -> None:
-        """Note the phase of a server's steps; called per network chunk, so it only stores."""
-        self._new_chunk_at[backend_id] = at
-
-    def stream_closed(self, backend_id: BackendId, lease: Lease) -> None:
-        """Leave the lease out from now on."""
-        streams = self._streams[backend_id]
-        del streams[lease.request.id]
-        if not streams:
-            del self._streams[backend_id]
-            self._last_chunk_at.pop(backend_id, None)
-            self._new_chunk_at.pop(backend_id, None)
-            if backend_id in self._when_empty:
-                # Not now: the scheduler is yet to be told of the end.
-                asyncio.get_running_loop().call_soon(self._when_empty.pop(backend_id))
-
-    # -- timers -----------------------------------------------------------------------------
+    # -- the timer --------------------------------------------------------------------------
 
     def _arm_deadline(self, now: float) -> None:
         deadline_at = self._scheduler.next_deadline()
@@ -347,25 +306,3 @@ class SchedulerDriver:
     def _on_deadline(self) -> None:
         self._deadline_timer = self._deadline_at = None
         self.deliver(DeadlinePassed())
-
-    def _arm_progress(self) -> None:
-        if not self._streams or self._stopped or self._progress_timer is not None:
-            return
-        self._progress_timer = asyncio.get_running_loop().call_later(
-            PROGRESS_INTERVAL_S, self._report_progress
-        )
-
-    def _report_progress(self) -> None:
-        self._progress_timer = None
-        for backend_id, streams in list(self._streams.items()):
-            progress = tuple(
-                (request_id, lease.stream_events)
-                for request_id, lease in streams.items()
-                if lease.stream_events
-            )
-            if progress:
-                last_chunk_at = self._new_chunk_at.get(backend_id)
-                if last_chunk_at is None:
-                    last_chunk_at = self._last_chunk_at.get(backend_id, 0.0)
-                self.deliver(ResponseProgressed(backend_id, progress, last_chunk_at))
-        self._arm_progress()

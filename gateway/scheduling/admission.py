@@ -3,6 +3,7 @@
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import LOST, FailureKind
 from gateway.scheduling.model import is_critical
+from gateway.scheduling.prefix_home import home_of
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -50,6 +51,7 @@ class Admission:
             tracked.late_at = now + spare * (tracked.arrived_at + tracked.ttft_bound_s - now)
         else:
             self._set_late_at(tracked, now)
+        tracked.home = home_of(tracked, self._ledger.serving(tracked.target))
         if tracked.late_at <= now:
             tracked.late = True
             self._adherence.settle(tracked, missed=True, now=now)

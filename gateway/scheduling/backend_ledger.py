@@ -206,7 +206,9 @@ class BackendLedger:
         if kv_tokens is not None and tracked.block_tokens > 0.0:
             fits = int(kv_tokens / tracked.block_tokens)
             backend.prefixes.capacity_blocks = min(PREFIX_BLOCKS, fits)
-        backend.prefixes.add(tracked.adapter, tracked.request.prefix_blocks)
+        blocks = tracked.request.prefix_blocks
+        backend.prefixes.add(tracked.adapter, blocks)
+        backend.shared.take(tracked.adapter, blocks, tracked.block_tokens)
 
     def end_prefill(self, backend: BackendState, tracked: TrackedRequest) -> None:
         """Move the request from prefill to decoding; harmless when already there."""
@@ -251,6 +253,8 @@ class BackendLedger:
         backend.sequences -= tracked.request.choices
         backend.changes.append((now, -tracked.request.choices))
         backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
+        if tracked.request.prefix_blocks:
+            backend.shared.give_back(tracked.adapter, tracked.request.prefix_blocks)
         bound_s = tracked.tpot_bound_s
         if bound_s is not None:
             backend.tpot_bounds[bound_s] -= 1

@@ -7,6 +7,7 @@ from gateway.scheduling.adapter_residency import AdapterResidency
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
 from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Outlook
 from gateway.scheduling.prefix_index import PrefixIndex
+from gateway.scheduling.shared_blocks import SharedBlocks
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _CHANGES_KEPT = 512
@@ -39,7 +40,8 @@ class BackendState:
         in_flight: requests dispatched there whose upstream is not known to be closed.
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
         pending_prefill_tokens: uncached prompt tokens of requests without a first token.
-        kv_reserved_tokens: prompt plus expected answer of all in flight, the KV peak.
+        kv_reserved_tokens: prompt plus expected answer of all in flight; less what their prompts
+            share (`shared`), that is the KV peak.
         longest_prefill_tokens: most prompt tokens that one request had prefilled here.
         external_running: EWMA of sequences there that are not ours, of about our own length:
             `external_context_tokens`.
@@ -85,6 +87,7 @@ class BackendState:
         "prefixes",
         "probe_due",
         "sequences",
+        "shared",
         "strictest_tpot_s",
         "tpot_bounds",
         "unseen",
@@ -112,6 +115,7 @@ class BackendState:
         self.context_tokens = 0
         self.pending_prefill_tokens = 0
         self.kv_reserved_tokens = 0
+        self.shared = SharedBlocks()
         self.longest_prefill_tokens = 0
         self.dispatches = 0
         self.external_running = 0.0

@@ -58,7 +58,8 @@ class Breakers:
     Attributes:
         next_at: when `advance` is due; infinite while nothing is wrong.
         opens_at: when the next ejected server may be probed.
-        reopened: whether a server has become usable again since the scheduler cleared this.
+        reopened: whether a server has become usable again, or can be waited for no longer, since
+            the scheduler cleared this.
         panic: whether more servers than allowed are ejected, so that all of them are used.
     """
 
@@ -228,7 +229,7 @@ class Breakers:
         self._ledger.probes_due = False
         for backend, breaker in usable:
             ejected = breaker.shut and not panic
-            if backend.ejected and not ejected:
+            if backend.ejected is not ejected:
                 self.reopened = True
             backend.ejected = ejected
             backend.probe_due = breaker.awaits_probe

@@ -177,7 +177,8 @@ class Capacity:
         used = (backend.sequences + backend.external_running) / places
         used = max(used, backend.pending_prefill_tokens / backlog)
         if backend.kv_capacity_tokens:
-            used = max(used, backend.kv_reserved_tokens / backend.kv_capacity_tokens)
+            reserved_tokens = backend.kv_reserved_tokens - backend.shared.saved_tokens
+            used = max(used, reserved_tokens / backend.kv_capacity_tokens)
         allowed_s = policy.margin_critical * backend.strictest_tpot_s
         return max(used, self._predictor.pace_s(backend) / allowed_s)
 
@@ -254,7 +255,20 @@ class Capacity:
             kv_tokens is None
             or backend.kv_reserved_tokens + needed <= kv_tokens
             or tracked.prompt_tokens > kv_tokens
+            or kv_shortage(backend, tracked) <= 0.0
         )
+
+
+def kv_shortage(backend: BackendState, tracked: TrackedRequest) -> float:
+    """Tokens of KV cache that are missing for a request; what prompts share is counted once."""
+    kv_tokens = backend.kv_capacity_tokens
+    if kv_tokens is None:
+        return 0.0
+    shared, blocks = backend.shared, tracked.request.prefix_blocks
+    adapter = backend.adapter_of(tracked.target)
+    needed = tracked.prompt_tokens + tracked.expected_output_tokens
+    needed -= shared.in_common(adapter, blocks, tracked.block_tokens)
+    return backend.kv_reserved_tokens - shared.saved_tokens + needed - kv_tokens
 
 
 def exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:

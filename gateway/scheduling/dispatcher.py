@@ -100,8 +100,8 @@ class Dispatcher:
             if head is None:
                 break
             self._turns.end_hold(head)
-            if self._turns.keeps_servers(head):
-                changed = self._ledger.backends  # they are no longer kept for it
+            if self._turns.keeps_servers(head) or self._turns.leaves_servers(head):
+                changed = self._ledger.backends  # they are no longer kept for it, or left by it
             successor = self._queue.take_head(head)
             if successor is not None:
                 surfaced.append(successor)

@@ -152,7 +152,9 @@ class PoliciesChanged:
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted:
-    """The gateway shuts down: arrivals are refused, queued and running requests go on."""
+    """The gateway shuts down. It accepts no connections; what still comes over those that are
+    open (a body that was on its way, the rest of a broken stream) is served like any other.
+    """  # noqa: D205 - one sentence more
 
 
 SchedulerEvent = (

@@ -62,8 +62,27 @@ class Intake:
         tracked.expires_at = now + self._patience_s(service)
         if self._policy.fairness.sub_flows:
             tracked.sub_flow = flow_of(request.fairness_id)
+        if request.broke_at:
+            self.leave_out_broken(tracked)
         set_bounds(tracked, self._policy.pool.default_objective)
         return tracked
+
+    def leave_out_broken(self, tracked: TrackedRequest) -> None:
+        """Count servers where the answer broke off as tried, while another in use is not.
+
+        To be asked again after an attempt at the rest has failed.
+        """
+        broke_at = tracked.request.broke_at
+        tried = tuple(each for each in tracked.tried if each[0] not in broke_at)
+        broken = []
+        others = False
+        for backend in self._ledger.serving(tracked.target):
+            life = (backend.id, backend.lives)
+            if backend.id in broke_at:
+                broken.append(life)
+            else:
+                others |= life not in tried and not backend.ejected
+        tracked.tried = (*broken, *tried) if others else tried
 
     def lift_bounds(self, tracked: TrackedRequest) -> None:
         """Steer a request whose objective no server can meet by the pool's default instead."""

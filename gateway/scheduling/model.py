@@ -156,6 +156,8 @@ class InferenceRequest:
         tpot_slo_s: likewise.
         fairness_id: sub-flow within the service, or None.
         target: the model to send where it was drawn before, for the rest of a broken answer.
+        broke_at: servers where the answer broke off so far; where there are others, they are not
+            asked for the rest.
     """
 
     id: RequestId
@@ -174,6 +176,7 @@ class InferenceRequest:
     tpot_slo_s: float | None = None
     fairness_id: str | None = None
     target: str | None = None
+    broke_at: tuple[BackendId, ...] = ()
 
 
 class ServedModel(NamedTuple):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gateway.scheduling.admission_queue import ON_TIME, lane_of
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.capacity import kv_shortage
 from gateway.scheduling.model import RequestPhase, is_critical
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -176,18 +177,13 @@ class Preemption:
         late_tokens = self._prefill_behind(backend, late_s) if late_s > 0.0 else 0.0
         if late_tokens is None:
             return None
-        kv_tokens = backend.kv_capacity_tokens
-        over_kv = 0.0
-        if kv_tokens is not None and head.prompt_tokens <= kv_tokens:
-            needed = head.prompt_tokens + head.expected_output_tokens
-            over_kv = backend.kv_reserved_tokens + needed - kv_tokens
         places = backend.sequences + backend.external_running + head.choices
         backlog = policy.engine_backlog_steps * backend.chunk_budget_tokens
         over_backlog = backend.pending_prefill_tokens - backlog
         return _Lacking(
             places=places - policy.max_requests_per_backend,
             prefill_tokens=max(late_tokens, over_backlog + 1.0 if over_backlog >= 0.0 else 0.0),
-            kv_tokens=over_kv,
+            kv_tokens=kv_shortage(backend, head),
             slot=not backend.has_slot_for(head.target),
         )
 

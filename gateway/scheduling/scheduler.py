@@ -12,7 +12,8 @@ Contract
 4. Every Dispatch is matched by exactly one of ResponseFinished, DispatchFailed, RequestCancelled,
    which releases it, also after an Evict. In-flight counters cannot leak or go below zero, also
    when a server leaves and comes back.
-5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it.
+5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it
+   (what is left to others, see prefix_home.py, is not).
 6. Deterministic: dicts and lists only, ties by sequence number, random draws from the injected
    source, which depend only on the history of events.
 7. Amortised O(log n) per event in queue length, O(servers) per dispatch. Chunks of responses never
@@ -28,6 +29,7 @@ from gateway.scheduling.breakers import HealthChange
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.scheduling.prefix_home import home_of
 from gateway.scheduling.scheduler_parts import Knowledge, MakeRules, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
@@ -89,6 +91,7 @@ class Scheduler:
                 if self._known(event.backend_id) is not None:
                     self._ledger.drain(event.backend_id)
                     self._breakers.closed()
+                    self._fill(self._ledger.backends, now)
             case ev.BackendLeft():
                 self._on_left(event, now)
             case ev.PoliciesChanged():
@@ -134,9 +137,6 @@ class Scheduler:
         if request.id in self._tracked:
             self._ignored_events += 1
             return
-        if self._draining:
-            self._reject(request.id, RefusalReason.DRAINING, retry_after_s=1.0)
-            return
         tracked = self._intake.track(request, now=now)
         if isinstance(tracked, RefusalReason):
             self._reject(request.id, tracked)
@@ -149,6 +149,8 @@ class Scheduler:
                 return
             self._intake.lift_bounds(tracked)
         self._rules.capacity.expect(tracked)
+        if self._queue.requests:
+            tracked.home = home_of(tracked, serving)
         if not self._queue.requests or not self._queue.has_flow(tracked):
             servers = self._turns.open_to_arrival(tracked, serving, now=now)
             if servers:
@@ -209,6 +211,8 @@ class Scheduler:
             return
         backend = self._flights.failed(tracked, event.kind, now=now)
         self._rules.order.refunded(tracked)
+        if tracked.request.broke_at:
+            self._intake.leave_out_broken(tracked)
         if not event.retryable or tracked.phase is not RequestPhase.DISPATCHED:
             tracked.enter(RequestPhase.FAILED)
             del self._tracked[event.request_id]
@@ -275,6 +279,7 @@ class Scheduler:
             self._ledger.leave(event.backend_id, for_good=event.for_good, now=now)
             self._breakers.closed()
             self._flights.forget_removed(now=now)
+            self._fill(self._ledger.backends, now)
 
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy, self._rules)

@@ -57,6 +57,7 @@ class TrackedRequest:
         miss_probability: as charged to its service while in flight, else None.
         overtaken: how often a less entitled request was dispatched before it.
         held_at: the server that is kept for it, or None.
+        home: the server that holds most of its prompt while it waits, or None.
         stay: number of its stay in the queue; entries of earlier ones are dead.
         ttft_bound_s: TTFT from arrival that is aimed at.
         tpot_bound_s: TPOT that its server has to keep for it; None binds nobody.
@@ -77,6 +78,7 @@ class TrackedRequest:
         "expires_at",
         "first_token_at",
         "held_at",
+        "home",
         "impossible",
         "late",
         "late_at",
@@ -142,6 +144,7 @@ class TrackedRequest:
         self.stay = 0
         self.overtaken = 0
         self.held_at: BackendId | None = None
+        self.home: BackendId | None = None
         self.tpot_bound_s: float | None = None
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import is_critical
+from gateway.scheduling.prefix_home import have_room, home_of, not_left_to_others
 from gateway.scheduling.scheduler_parts import Rules
 from gateway.scheduling.tracked_request import TrackedRequest
 
@@ -32,7 +33,22 @@ def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
         and not backend.failed(head)
         and backend.has_slot_for(head.target)
         and not _is_large(backend, head)
+        and (head.home is None or head.home == backend.id)
         for head in entitled
+    )
+
+
+def _not_kept(
+    backends: Sequence[BackendState],
+    head: TrackedRequest,
+    entitled: Sequence[TrackedRequest],
+    left: Sequence[BackendState],
+) -> tuple[BackendState, ...]:
+    """Those that serve the head's model and are not for others."""
+    return tuple(
+        b
+        for b in backends
+        if b.takes(head.target) and b not in left and not (entitled and is_kept(b, entitled))
     )
 
 
@@ -58,6 +74,30 @@ class Turns:
         self._rules = rules
 
     def open_for(
+        self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
+    ) -> list[OpenServer]:
+        """Those of `backends` that may take the request now, and that it need not spare."""
+        return self._unspared(tracked, self._able(tracked, backends, now=now))
+
+    def _unspared(self, tracked: TrackedRequest, servers: list[OpenServer]) -> list[OpenServer]:
+        """Those of `servers` that the request need not leave to others.
+
+        While the server that holds its prompt can be waited for, others that are near their limit
+        are left to those whose prompts they hold.
+        """
+        if not servers or not tracked.request.prefix_blocks:
+            return servers
+        margin = self._rules.capacity.margin_of(tracked)
+        if have_room(tracked, servers, margin=margin):
+            return servers
+        if not self._queue.requests:
+            tracked.home = home_of(tracked, self._ledger.serving(tracked.target))
+        home = None if tracked.home is None else self._ledger.get(tracked.home)
+        if home is None or home.ejected or not home.takes(tracked.target) or home.failed(tracked):
+            return servers
+        return not_left_to_others(tracked, servers, home, margin=margin)
+
+    def _able(
         self, tracked: TrackedRequest, backends: Sequence[BackendState], *, now: float
     ) -> list[OpenServer]:
         """Those of `backends` that may take the request now and that it has not tried.
@@ -104,6 +144,9 @@ class Turns:
         if entitled:
             backends = [backend for backend in backends if not is_kept(backend, entitled)]
         servers = self.open_for(tracked, backends, now=now)
+        if any(head.home is not None and lane_of(head) > own for head in before):
+            margin = self._rules.capacity.margin_of(tracked)
+            servers = [s for s in servers if have_room(tracked, (s,), margin=margin)]
         if servers:
             taken = [server.backend for server in servers]
             self._note_overtaken(
@@ -117,21 +160,24 @@ class Turns:
         """The next head to be served and the servers open for it; heads in order of entitlement.
 
         Heads in `surfaced` are compared with every server, the others with those that `changed`.
-        A head that was overtaken too often keeps the later ones off the servers it waits for.
+        A head that was overtaken too often keeps the later ones off the servers it waits for. What
+        the heads of a lane leave to others of it is not for the lanes behind.
         """
         passed: list[Iterable[TrackedRequest]] = []
         entitled: list[TrackedRequest] = []
+        left: list[BackendState] = []
+        spared: list[BackendState] = []
 
         def servers_for(head: TrackedRequest) -> list[OpenServer]:
-            if head in surfaced:
-                takers = self._ledger.serving(head.target)
-            else:
-                takers = tuple(b for b in changed if b.takes(head.target))
-            if entitled:
-                takers = tuple(b for b in takers if not is_kept(b, entitled))
-            return self.open_for(head, takers, now=now) if takers else []
+            takers = self._ledger.serving(head.target) if head in surfaced else changed
+            able = self._able(head, _not_kept(takers, head, entitled, left), now=now)
+            servers = self._unspared(head, able)
+            if len(servers) < len(able):
+                spared.extend(server.backend for server in able if server not in servers)
+            return servers
 
         for lane in self._lanes() if changed or surfaced else ():
+            left += spared
             heads = self._queue.heads(lane)
             order = iter(self._rules.order.ordered(heads, now=now))
             in_vain: list[TrackedRequest] = []
@@ -164,6 +210,10 @@ class Turns:
     def keeps_servers(self, tracked: TrackedRequest) -> bool:
         """Whether less entitled ones are kept off the servers that the request waits for."""
         return tracked.overtaken >= _MOST_OVERTAKEN and not tracked.late
+
+    def leaves_servers(self, tracked: TrackedRequest) -> bool:
+        """Whether lanes behind may be kept off servers that the request leaves to others of its."""
+        return tracked.home is not None and len(self._queue.lanes()) > 1
 
     def end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""

@@ -136,6 +136,11 @@ class ClientProtocol(RequestHandler):
         return not self._messages and (self._waiter is not None or not self._request_count)
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing of a next request has come."""
+        return self.waits and not self.busy and not self._head_bytes
+
+    @property
     def has_asked(self) -> bool:
         """Whether a request has come on this connection."""
         return self._request_count > 0
@@ -244,7 +249,7 @@ class LowLevelServer(web.Server):
         rest of a body that is still on its way.
         """
         for protocol in self.connections:
-            if isinstance(protocol, ClientProtocol) and not protocol.busy:
+            if isinstance(protocol, ClientProtocol) and protocol.idle:
                 protocol.force_close()
 
     def __call__(self) -> ClientProtocol:

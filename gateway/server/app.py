@@ -15,6 +15,11 @@ from gateway.server.options import ConnectionLimits
 from gateway.server.routes import PoolDirectory
 
 _BACKLOG = 4_096
+_TURNS_TO_ACCEPT = 2
+"""Turns of the loop in which it takes the connections that wait in the backlog; closing resets
+them."""
+_LAST_CALL_S = 0.1
+"""From the end of accepting to closing what is idle; answers meanwhile say `Connection: close`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +67,19 @@ class Listener:
         )
 
     def stop_accepting(self) -> None:
-        """Take no more connections, close those that are idle, keep those with a request."""
-        if self._listening is not None and self._server is not None:
+        """Take no more connections."""
+        if self._listening is not None:
             self._listening.close()
+
+    def close_idle(self) -> None:
+        """Close the connections that wait for a request."""
+        if self._server is not None:
             self._server.close_idle()
 
     async def close(self) -> None:
         """Close every connection."""
         self.stop_accepting()
+        self.close_idle()
         if self._server is not None:
             await self._server.shutdown(timeout=1.0)
         self.connections.close()
@@ -149,9 +159,14 @@ class Gateway:
         self._front_end.drain()
         for pool in self._pools.pools:
             pool.driver.deliver(DrainStarted())
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
         self._clients.stop_accepting()
         try:
             async with asyncio.timeout(drain_s):
+                # Requests may be on their way over connections that are kept alive.
+                await asyncio.sleep(_LAST_CALL_S)
+                self._clients.close_idle()
                 await self._front_end.idle.wait()
         except TimeoutError:
             self._front_end.cut()

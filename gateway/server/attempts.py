@@ -7,6 +7,7 @@ from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease, NotAdmitted
 from gateway.scheduling.decisions import Dispatch, RefusalReason
 from gateway.scheduling.events import FailureKind
+from gateway.scheduling.model import BackendId
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
@@ -23,6 +24,8 @@ from gateway.wire.error_response import (
 
 _ENDED_BY_US = frozenset({RefusalReason.DEADLINE, RefusalReason.PREEMPTED})
 """Of a request that is stopped: that the client had left is not why."""
+_AFTER_FAILURES_S = 1.0
+"""When to try again where servers failed: how long the queue is has nothing to do with that."""
 
 
 class RequestFacts(NamedTuple):
@@ -73,6 +76,8 @@ class Attempts:
         self._last_relay: Relay | None = None
         self.broken: FailureKind | None = None
         """How a stream broke that another server may go on with: then nothing was answered yet."""
+        self.broke_at: BackendId | None = None
+        """Where that was."""
 
     async def run(self) -> None:
         """Try servers in the order the scheduler says. Cancelling closes the upstream.
@@ -113,7 +118,18 @@ class Attempts:
         resumes = self._forwarded.resumes
         self._progress.dispatched(dispatch, asked_at=asked_at, now=self._clock(), resumes=resumes)
         relay = self._last_relay = self._relay_for(dispatch)
-        failure = await self._exchange(dispatch, relay)
+        try:
+            failure = await self._exchange(dispatch, relay)
+        except asyncio.CancelledError:
+            if self._channel.complete:
+                # The client left with its whole answer, before we were told of its end.
+                self._conclude(relay, relay.failure)
+            raise
+        self.broke_at = dispatch.backend_id
+        return self._conclude(relay, failure)
+
+    def _conclude(self, relay: Relay, failure: FailureKind | None) -> bool:
+        """Tell the scheduler how an attempt ended; return whether the request is answered."""
         if failure is None:
             self._finish(relay)
             return True
@@ -168,6 +184,8 @@ class Attempts:
     def _answer_refusal(self, refusal: NotAdmitted) -> None:
         reason, retry_after_s = refusal.reason, refusal.retry_after_s
         gave_up_on = self._last_failure if reason is RefusalReason.ATTEMPTS_EXHAUSTED else None
+        if gave_up_on is not None and gave_up_on is not FailureKind.OVERLOADED:
+            retry_after_s = _AFTER_FAILURES_S
         if self._forwarded.resumes:
             self._progress.end(Outcome.STREAM_ERROR, gave_up_on or reason)
             self._end_with_event(gave_up_on or reason)
@@ -184,6 +202,8 @@ class Attempts:
 
     def _stop(self, reason: RefusalReason, *, retry_after_s: float | None = None) -> None:
         """Tell a client that is still there that its request is given up; not if it has it all."""
+        if self._progress.outcome is not None:
+            return
         relay = self._last_relay
         if relay is not None and relay.told_all:
             if not self._channel.complete:

@@ -16,6 +16,9 @@ from gateway.server.backend_connection import (
 )
 from gateway.server.options import BackendConnectOptions, BackendEndpoint, BackendTimeouts
 
+_MAX_PAGE_BYTES = 16 << 20
+"""Of a page that tells of a server."""
+
 
 class FetchedResponse(NamedTuple):
     """A small response, whole."""
@@ -42,6 +45,8 @@ class BackendClient:
         """Whether each carries an answer, and not just a page that tells of the server."""
         self._hangs = False
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_due_at = 0.0
+        self._was_late = False
 
     @property
     def authority(self) -> str:
@@ -102,7 +107,7 @@ class BackendClient:
 
     async def fetch(self, target: str) -> FetchedResponse:
         """GET a small page; raises BackendFailure like `exchange`."""
-        page = _Page()
+        page = _Page(f"{target} is larger than {_MAX_PAGE_BYTES} bytes")
         headers = b"Host: %b\r\nAccept: */*\r\n" % self.authority.encode()
         if self._options.authorization:
             headers += b"Authorization: %b\r\n" % self._options.authorization.encode()
@@ -122,6 +127,11 @@ class BackendClient:
         for connection, _ in self._idle:
             connection.abort()
         self._idle.clear()
+
+    def heard_since(self, instant: float) -> bool:
+        """Whether a byte of some response has come since then."""
+        idle = [connection for connection, _ in self._idle]
+        return any(c.answered and c.last_data_at >= instant for c in (*self._active, *idle))
 
     def give_up_unanswered(self) -> None:
         """Fail exchanges without a first byte: the server hangs, others may answer."""
@@ -152,7 +162,7 @@ class BackendClient:
                 )
         except TimeoutError as error:
             raise BackendFailure(FailureKind.CONNECT, "connecting took too long") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no resolver takes
             raise BackendFailure(FailureKind.CONNECT, str(error)) from error
         return connection
 
@@ -174,18 +184,30 @@ class BackendClient:
 
     def _ensure_sweeper(self) -> None:
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(
-                self._options.timeouts.sweep_s, self._sweep
-            )
+            sweep_s = self._options.timeouts.sweep_s
+            self._sweep_due_at = self._clock() + sweep_s
+            self._sweeper = asyncio.get_running_loop().call_later(sweep_s, self._sweep)
 
     def _sweep(self) -> None:
-        """One pass over all connections instead of a timer for each response, let alone chunk.
+        """One pass over all connections instead of a timer for each response, let alone chunk."""
+        self._sweeper = None
+        now = self._clock()
+        if not self._was_held_up(now):
+            self._give_up_silent(now)
+            idle_s = self._options.timeouts.idle_s
+            for connection, idle_since in self._idle:
+                if now - idle_since > idle_s:
+                    connection.abort()
+            self._idle = [kept for kept in self._idle if kept[0].reusable]
+        if self._active or self._idle:
+            self._ensure_sweeper()
+
+    def _give_up_silent(self, now: float) -> None:
+        """Fail exchanges that were silent for too long.
 
         Where answers stall and no other flows, the engine hangs: what waits for its first byte is
         then bound by the same time.
         """
-        self._sweeper = None
-        now = self._clock()
         timeouts = self._options.timeouts
         self._hangs = self._hangs and not self._flows(now)
         for connection, is_answer in tuple(self._active.items()):
@@ -203,12 +225,12 @@ class BackendClient:
             if silence_s > bound_s:
                 self._hangs |= is_answer and connection.answered and not self._flows(now)
                 connection.fail(BackendFailure(kind, f"silent for {silence_s:.1f} s"))
-        for connection, idle_since in self._idle:
-            if now - idle_since > timeouts.idle_s:
-                connection.abort()
-        self._idle = [kept for kept in self._idle if kept[0].reusable]
-        if self._active or self._idle:
-            self._ensure_sweeper()
+
+    def _was_held_up(self, now: float) -> bool:
+        """Whether this pass is far too late: what servers sent is then read before the next."""
+        late = now - self._sweep_due_at > self._options.timeouts.sweep_s
+        self._was_late = late and not self._was_late
+        return self._was_late
 
     def _flows(self, now: float) -> bool:
         """Whether some answer has brought a byte within the time of a stall."""
@@ -220,14 +242,22 @@ class BackendClient:
 
 
 class _Page:
-    """Collects a small response."""
+    """Collects a small response; one that is not is refused with a complaint."""
 
-    def __init__(self) -> None:
+    def __init__(self, complaint: str) -> None:
         self.status = 0
         self.pieces: list[bytes] = []
+        self._complaint = complaint
+        self._room = _MAX_PAGE_BYTES
+        self._flow: ReadFlow | None = None
 
-    def head_received(self, head: ResponseHead, flow: ReadFlow) -> None:  # noqa: ARG002 (ResponseSink)
+    def head_received(self, head: ResponseHead, flow: ReadFlow) -> None:
         self.status = head.status
+        self._flow = flow
 
     def body_received(self, data: bytes, *, last: bool) -> None:  # noqa: ARG002 (ResponseSink)
-        self.pieces.append(data)
+        self._room -= len(data)
+        if self._room >= 0:
+            self.pieces.append(data)
+        elif self._flow is not None:
+            self._flow.refuse(self._complaint)

@@ -58,6 +58,10 @@ class ReadFlow(Protocol):
         """Undo `pause_reading`. Repeating it is harmless."""
         ...
 
+    def refuse(self, complaint: str) -> None:
+        """Take no more of this response: the server breaks the rules."""
+        ...
+
 
 class ResponseSink(Protocol):
     """Receives one response; both methods are called from the connection's `data_received`."""
@@ -177,6 +181,10 @@ class BackendConnection(asyncio.Protocol):
         if not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+
+    def refuse(self, complaint: str) -> None:
+        """End the exchange as one that breaks the protocol."""
+        self.fail(BackendFailure(FailureKind.PROTOCOL, complaint))
 
     def resume_reading(self) -> None:
         """Read from the server again."""

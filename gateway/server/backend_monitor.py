@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from gateway.runtime.clock import Clock
+from gateway.runtime.patient_timeout import PatientTimeout
 from gateway.scheduling.events import (
     BackendDraining,
     BackendJoined,
@@ -29,9 +30,10 @@ class BackendMonitor:
     """Polls /health, /v1/models and /metrics of each server, each server on its own.
 
     A server joins when it is healthy and lists its models, and leaves when /health fails several
-    times in a row or nobody listens there. Of one that hangs, requests without a first byte are
-    taken back. Failing scrapes of /metrics take nothing out: they
-    only make the load report older. Each change, and why, is one line of the log.
+    times in a row, when nobody listens there, or when it hangs: /health is silent for as long as so
+    many looks may take, and so is every answer. Then requests without a first byte are taken back.
+    Failing scrapes of /metrics take nothing out: they only make the load report older. Each change,
+    and why, is one line of the log.
     """
 
     def __init__(
@@ -112,21 +114,27 @@ class BackendMonitor:
             await self._pause(self._options.health_interval_s, suspicion)
 
     async def _check_health(self, watch: "_Watch") -> None:
+        options, client = self._options, self._backends.client(watch.backend_id)
         refused = hangs = False
+        began_at = self._clock()
         try:
-            status = (await self._fetch(watch, "/health")).status
+            # One long look instead of several short ones: a slow server may answer it yet.
+            patience_s = options.timeout_s * options.failures_to_leave
+            status = (await self._fetch(watch, "/health", patience_s)).status
             trouble = "" if status == 200 else f"/health answers {status}"
         except BackendFailure as failure:
             trouble = failure.detail
             refused = failure.kind is FailureKind.CONNECT
             hangs = failure.kind is FailureKind.TIMEOUT
+        if hangs and client.heard_since(began_at):
+            return
         if trouble:
             watch.failures += 1
-            if refused or watch.failures >= self._options.failures_to_leave:
+            if refused or hangs or watch.failures >= options.failures_to_leave:
                 self._leave(watch)
                 watch.say_out(trouble)
                 if hangs:
-                    self._backends.client(watch.backend_id).give_up_unanswered()
+                    client.give_up_unanswered()
             return
         watch.failures = 0
         models_age_s = self._clock() - watch.models_read_at
@@ -135,7 +143,7 @@ class BackendMonitor:
 
     async def _read_models(self, watch: "_Watch") -> None:
         try:
-            page = await self._fetch(watch, "/v1/models")
+            page = await self._fetch(watch, "/v1/models", self._options.timeout_s)
         except BackendFailure as failure:
             watch.say_out(failure.detail)
             return
@@ -174,7 +182,7 @@ class BackendMonitor:
     async def _read_metrics(self, watch: "_Watch") -> None:
         taken_at = self._clock()
         try:
-            page = await self._fetch(watch, "/metrics")
+            page = await self._fetch(watch, "/metrics", self._options.timeout_s)
         except BackendFailure as failure:
             if failure.kind in (FailureKind.CONNECT, FailureKind.TIMEOUT):
                 self._backends.suspect(watch.backend_id)
@@ -184,9 +192,9 @@ class BackendMonitor:
             load = scan_metrics(page.body)
             self._deliver(BackendLoadReported(watch.backend_id, load, taken_at))
 
-    async def _fetch(self, watch: "_Watch", path: str) -> FetchedResponse:
+    async def _fetch(self, watch: "_Watch", path: str, bound_s: float) -> FetchedResponse:
         try:
-            async with asyncio.timeout(self._options.timeout_s):
+            async with PatientTimeout(bound_s):
                 return await self._backends.client(watch.backend_id).fetch(path)
         except TimeoutError:
             raise BackendFailure(FailureKind.TIMEOUT, f"{path} took too long") from None

@@ -1,9 +1,10 @@
 """Goes on, on other servers, with a stream that broke after the client had some of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.runtime.clock import Clock
-from gateway.scheduling.model import InferenceRequest
+from gateway.scheduling.model import BackendId, InferenceRequest
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.client_channel import ClientChannel
 from gateway.server.request_forwarding import ForwardedRequest
@@ -40,6 +41,7 @@ class ContinuedStream:
 
     async def run(self, attempts: Attempts) -> None:
         """Go on until the answer is whole, or tell the client that it never will be."""
+        broke_at: tuple[BackendId, ...] = ()
         while attempts.broken is not None:
             resumed = self._rest()
             if resumed is None:
@@ -48,7 +50,12 @@ class ContinuedStream:
                 return
             self._progress.continuations += 1
             number = self._progress.continuations
-            request = self._describe(resumed.parsed, f"{self._progress.lease_id}-{number}")
+            if attempts.broke_at is not None:
+                broke_at = (*broke_at, attempts.broke_at)
+            request = replace(
+                self._describe(resumed.parsed, f"{self._progress.lease_id}-{number}"),
+                broke_at=broke_at,
+            )
             async with self._pool.driver.lease(request) as lease:
                 attempts = Attempts(
                     lease=lease,

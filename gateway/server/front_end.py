@@ -43,7 +43,7 @@ class FrontEnd:
         self._pools = pools
         self._options = options
         self._draining = False
-        self._in_flight: set[asyncio.Task[object]] = set()
+        self._in_flight: dict[asyncio.Task[object], ClientChannel] = {}
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -61,22 +61,23 @@ class FrontEnd:
         """Answer one request."""
         task = asyncio.current_task()
         assert task is not None
-        self._in_flight.add(task)
+        channel = self._in_flight[task] = ClientChannel(request)
         self.idle.clear()
-        channel = ClientChannel(request)
         if self._draining:
             channel.close_after()
         try:
             await self._dispatch(request, channel)
             return channel.end()
         finally:
-            self._in_flight.discard(task)
+            del self._in_flight[task]
             if not self._in_flight:
                 self.idle.set()
 
     def drain(self) -> None:
         """Be not ready from now on, and close connections after their current request."""
         self._draining = True
+        for channel in self._in_flight.values():
+            channel.close_after()
 
     def cut(self) -> None:
         """Cancel the requests that are still in flight; streams end with an error event."""

@@ -1,5 +1,6 @@
 """What the HTTP shell can be told; assembly maps settings onto these."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from urllib.parse import urlsplit
 
 from gateway.scheduling.model import ServiceName
 from gateway.wire.http_headers import ForwardingPolicy
+
+_PRINTABLE = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class BackendEndpoint:
             raise ValueError(f"server URL {url!r} names no host")
         if parts.query or parts.fragment or parts.username or not parts.netloc.isascii():
             raise ValueError(f"server URL {url!r} may have a host, a port and a path only")
+        if not _PRINTABLE.fullmatch(url.strip()):
+            raise ValueError(f"server URL {url!r} may have no spaces and control characters")
         tls = parts.scheme == "https"
         port = parts.port if parts.port is not None else (443 if tls else 80)
         return cls(parts.hostname, port, parts.netloc, tls, parts.path.rstrip("/"))
@@ -151,7 +156,7 @@ class MonitorOptions:
             /health and /v1/models of one server.
         timeout_s: bound on each look.
         failures_to_leave: failed looks at /health in a row after which a server is taken out; a
-            refused connection counts as all of them.
+            refused connection counts as all of them, and silence for as long as all may take.
     """
 
     metrics_interval_s: float = 0.1

@@ -131,7 +131,7 @@ class PoolServers:
             url=url,
             state=state,
             healthy=healthy,
-            in_flight=self._driver.in_flight(backend_id),
+            in_flight=self._driver.streams.on(backend_id),
             sources=tuple(self._sources_of(url)),
             wish=self._wishes.get(url),
         )
@@ -181,18 +181,18 @@ class PoolServers:
             _LOG.info("server %s of pool %s is wanted again", url, self.name)
             self._monitor.resume(backend_id)
             return
-        in_flight = self._driver.in_flight(backend_id)
+        in_flight = self._driver.streams.on(backend_id)
         what = "is leaving" if state is ServerState.LEAVING else "drains in"
         _LOG.info("server %s %s pool %s, in flight: %d", url, what, self.name, in_flight)
         if before is ServerState.UP:
             self._monitor.drain(backend_id)
         if state is ServerState.LEAVING:
-            self._driver.call_when_empty(backend_id, lambda: self._finish(url))
+            self._driver.streams.call_when_empty(backend_id, lambda: self._finish(url))
 
     def _finish(self, url: str) -> None:
         """Remove a server that is empty, unless it has been named again meanwhile."""
         backend_id = BackendId(url)
-        if self._states.get(url) is ServerState.LEAVING and not self._driver.in_flight(backend_id):
+        if self._states.get(url) is ServerState.LEAVING and not self._driver.streams.on(backend_id):
             del self._states[url]
             self._monitor.remove(backend_id)
             self._backends.remove(backend_id)

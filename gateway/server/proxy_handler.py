@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.runtime.clock import Clock
+from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import InferenceRequest, RequestId
 from gateway.server.aiohttp_internals import REQUEST_ID
 from gateway.server.attempts import Attempts, RequestFacts
@@ -24,12 +25,13 @@ from gateway.server.request_forwarding import (
 )
 from gateway.server.request_progress import RequestProgress
 from gateway.server.routes import PoolDirectory, Route
-from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.request_record import Outcome, RequestRecord, outcome_of_refusal
 from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.error_response import (
     ProtocolError,
     bad_request_answer,
     protocol_answer,
+    refusal_answer,
 )
 from gateway.wire.http_headers import (
     choose_request_id,
@@ -132,7 +134,7 @@ class ProxyHandler:
             channel.abort()
         except asyncio.CancelledError:
             if progress.outcome is None:
-                progress.end(Outcome.CANCELLED)
+                _end_cancelled(channel, progress, headers)
             raise
         finally:
             if progress.outcome is None:
@@ -202,6 +204,19 @@ class ProxyHandler:
                 ),
             )
             await rest.run(attempts)
+
+
+def _end_cancelled(channel: ClientChannel, progress: RequestProgress, headers: bytes) -> None:
+    """Tell who cancelled: the client by leaving or, if it is still there, the gateway that ends."""
+    reason = RefusalReason.DRAINING
+    if not channel.started:
+        channel.close_after()
+        id_header = b"x-request-id: %b\r\n" % progress.request_id.encode()
+        channel.send_answer(refusal_answer(reason), headers + id_header)
+        if channel.started:
+            progress.end(outcome_of_refusal(reason), reason)
+            return
+    progress.end(Outcome.CANCELLED)
 
 
 def _deadline_at(request: web.BaseRequest, route: Route, started_at: float) -> float | None:

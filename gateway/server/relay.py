@@ -190,7 +190,9 @@ class Relay:
                 self.first_token_at = now
                 self._lease.first_token()
             self._lease.progressed(stream.events, now=now)
-            if stream.error is not None and self._held is None and self.unseen and self.failure:
+            if self._held is None and self.unseen and (last or stream.error) and self.failure:
+                if stream.error is None:
+                    return  # it ended without an answer: nothing in it is worth passing on
                 self._held = []
         elif self._answer is not None:
             self._answer.feed(data)
@@ -224,6 +226,12 @@ class Relay:
             # An empty line first: the server may have been cut off in the middle of an event.
             self._channel.write(b"\n\n" + stream_error_event(reason), last=True)
 
+    @property
+    def _is_cut_short(self) -> bool:
+        """Whether a stream has told neither of an error nor that it is done, at its end."""
+        stream = self._stream
+        return stream is not None and stream.error is None and not stream.done
+
     def _take_held(self) -> bytes:
         held, self._held = self._held, None
         return b"".join(held or ())
@@ -231,7 +239,7 @@ class Relay:
     def _pass_on(self, data: bytes, *, last: bool, extra_headers: bytes = b"") -> None:
         for change in self._changes:
             data = change.feed(data) + (change.flush() if last else b"")
-        if last and self._may_go_on and self.failure is not None:
+        if last and (self._may_go_on or self._is_cut_short) and self.failure is not None:
             last = False
         if not (data or last):
             return
@@ -255,7 +263,8 @@ class Relay:
         self._channel.open(
             head.status,
             b"%b%b%b" % (lines, self._plan.extra_headers, extra_headers),
-            length=None if self._changes else _content_length(head),
+            # A stream may get an error event more than its server announced.
+            length=None if self._changes or self._stream else _content_length(head),
             reason=head.reason,
         )
 

@@ -19,6 +19,7 @@ _BYTES = MappingProxyType({"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9})
 _BINARY_BYTES = MappingProxyType({"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10})
 _NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
 _PRINTABLE = re.compile(r"[!-~]+")
+_LABEL = re.compile(r".{1,63}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0->@-~]+")
 _SERVER_URL = "expected a URL with scheme and host such as http://10.0.0.1:8000"
 _MOST_LEVELS = 1 << 31
@@ -108,6 +109,8 @@ def parse_server_url(value: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(_SERVER_URL)
+    if not all(_LABEL.fullmatch(label) for label in parts.hostname.rstrip(".").split(".")):
+        raise ValueError("expected a host name of parts with 1 to 63 characters")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("expected a URL of host, port and path only")
     if parts.path.endswith("/v1"):

@@ -178,7 +178,9 @@ class Settings(AccessSettings, PoolDefaults):
     models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")
     probe_timeout: PositiveDuration = Field(2.0, description="for the answer to one poll")
     health_failures_to_leave: Annotated[int, Field(ge=1)] = Field(
-        3, description="failed polls of /health in a row that take a server out"
+        3,
+        description="failed polls of /health in a row that take a server out;"
+        " silence for as long as they may take does too",
     )
     reload_on_change: bool = Field(
         default=False,

@@ -127,7 +127,7 @@ QUEUE_BYTES = gauge("llm_gateway_queue_bytes", "Size of the bodies of all that w
 TRACKED = gauge("llm_gateway_tracked_requests", "Requests that wait or are at a server.", "pool")
 DRAINING = gauge(
     "llm_gateway_draining",
-    "1 while the gateway finishes what it has and takes nothing new.",
+    "1 while the gateway finishes what it has and accepts no connections.",
     "pool",
 )
 PANIC = gauge(

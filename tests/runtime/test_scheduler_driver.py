@@ -10,7 +10,6 @@ from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import (
     DeadlinePassed,
     DispatchFailed,
-    DrainStarted,
     FailureKind,
     RequestArrived,
     RequestCancelled,
@@ -163,11 +162,10 @@ async def test_a_decision_about_a_request_that_nobody_leased_disturbs_no_other()
 
 async def test_a_refusal_on_arrival_is_raised_where_the_dispatch_is_awaited() -> None:
     driver = driver_of(A)
-    driver.deliver(DrainStarted())
-    async with driver.lease(request()) as lease:
+    async with driver.lease(request(service="nobody's")) as lease:
         with pytest.raises(NotAdmitted) as refused:
             await lease.dispatch()
-        assert (refused.value.reason, refused.value.retry_after_s) == (RefusalReason.DRAINING, 1.0)
+        assert refused.value.reason is RefusalReason.UNKNOWN_MODEL
     assert driver.open_leases == 0
 
 
@@ -306,7 +304,7 @@ async def test_an_action_waits_for_the_last_request_at_a_server() -> None:
     called: list[int] = []
     async with driver.lease(request()) as lease:
         await lease.dispatch()
-        driver.call_when_empty(A, lambda: called.append(driver.in_flight(A)))
+        driver.streams.call_when_empty(A, lambda: called.append(driver.streams.on(A)))
         await asyncio.sleep(0)
         assert not called
         lease.finished(TokenUsage())
@@ -317,7 +315,7 @@ async def test_an_action_waits_for_the_last_request_at_a_server() -> None:
 async def test_an_action_for_a_server_without_requests_is_called_soon() -> None:
     driver = driver_of(A)
     called: list[int] = []
-    driver.call_when_empty(A, lambda: called.append(1))
+    driver.streams.call_when_empty(A, lambda: called.append(1))
     assert not called
     await asyncio.sleep(0)
     assert called == [1]

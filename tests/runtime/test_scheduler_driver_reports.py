@@ -4,11 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.runtime.scheduler_driver import (
-    PROGRESS_INTERVAL_S,
-    Lease,
-    NotAdmitted,
-)
+from gateway.runtime.open_streams import PROGRESS_INTERVAL_S
+from gateway.runtime.scheduler_driver import Lease, NotAdmitted
 from gateway.scheduling.decisions import Decision, Dispatch, Evict
 from gateway.scheduling.events import (
     BackendJoined,
@@ -172,7 +169,7 @@ async def test_nothing_is_reported_once_nothing_streams() -> None:
     sightings.seen.clear()
     await asyncio.sleep(60.0)
     assert sightings.seen == []
-    assert driver._progress_timer is None
+    assert driver.streams._timer is None
 
 
 # -- observers, stop --------------------------------------------------------------------------

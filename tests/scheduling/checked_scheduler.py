@@ -294,13 +294,8 @@ class CheckedScheduler:
         assert len(distinct) <= slots[backend_id], f"{backend_id} would run {distinct} at once"
 
     def _check_arrival(self, life: _Life, decisions: Sequence[Decision]) -> None:
-        """A request that waits fits the limits, with all that wait; in a shutdown none may."""
-        if self._shuts_down:
-            assert [type(d) for d in decisions] == [Reject]
-            assert all(
-                d.reason is RefusalReason.DRAINING for d in decisions if isinstance(d, Reject)
-            )
-        elif life.state == "queued":
+        """A request that waits fits the limits, with all that wait."""
+        if life.state == "queued":
             everyone = [other for other in self.lives.values() if other.state == "queued"]
             assert self._fits(life, [other for other in everyone if other is not life])
             assert len(everyone) <= self._policy.queue.max_requests

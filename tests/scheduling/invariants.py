@@ -5,10 +5,13 @@ change nothing else.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
+from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
@@ -61,7 +64,8 @@ def on_servers(scheduler: Scheduler) -> dict[str, BackendId | None]:
 def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]]:
     """(request, server) where the head of a flow waits, though the server is open for it.
 
-    Except where the server is kept for a request that others went before.
+    Except where the server is kept for a request that others went before, or left by one that goes
+    first to those whose prompts it holds.
     """
     heads = _heads(scheduler)
     return {
@@ -70,6 +74,7 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
         for backend in scheduler._ledger.serving(head.target)
         if not backend.failed(head)
         and not _is_kept(backend, head, heads)
+        and not _is_left(scheduler, backend, head, heads, now=now)
         and _is_open(scheduler, backend, head, now=now)
     }
 
@@ -77,15 +82,40 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    """Look without a trace: that a server was looked at fixes what its forecasts start from."""
+    look = scheduler._turns.open_for
+    return bool(_without_trace(scheduler, backend, lambda: look(head, [backend], now=now)))
+
+
+def _without_trace(
+    scheduler: Scheduler, backend: BackendState, look: Callable[[], list[OpenServer]]
+) -> list[OpenServer]:
+    """Looking at a server for the first time fixes what its forecasts start from: undo that."""
     predictor = scheduler._flights._predictor
     was_known = predictor.known_timing(backend.id) is not None
     kept = backend.outlook, backend.glance, backend.fresh_until
-    found = bool(scheduler._rules.capacity.open_among(head, [backend], now=now))
+    found = look()
     backend.outlook, backend.glance, backend.fresh_until = kept
     if not was_known:
         predictor.forget(backend.id)
     return found
+
+
+def _is_left(
+    scheduler: Scheduler,
+    backend: BackendState,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+    *,
+    now: float,
+) -> bool:
+    before = [other for other in heads if lane_of(other) > lane_of(head) and other.home is not None]
+    look = scheduler._rules.capacity.open_among
+    return any(
+        _without_trace(scheduler, backend, partial(look, other, [backend], now=now))
+        and not _is_open(scheduler, backend, other, now=now)
+        for other in before
+        if backend in scheduler._ledger.serving(other.target)
+    )
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
@@ -121,7 +151,7 @@ def assert_in_order(
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:5], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:6], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -146,6 +176,7 @@ def assert_caches_hold(scheduler: Scheduler, dispatches: Sequence[Dispatch]) -> 
         capacity = backend.kv_capacity_tokens
         running = [t for t in backend.in_flight.values() if t.prompt_tokens <= (capacity or 0)]
         tokens = sum(t.prompt_tokens + t.expected_output_tokens for t in running)
+        tokens -= backend.shared.saved_tokens
         assert capacity is None or tokens <= capacity or len(running) == 1, (
             f"{backend} holds {backend.kv_reserved_tokens} of {capacity} tokens"
         )
@@ -185,14 +216,22 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, int, tuple[tuple[BackendId, int], ...]]
+_Flow = tuple[int, bool, str, str, int, BackendId | None, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
     """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
-    return (service.priority, late, service.name, tracked.target, tracked.sub_flow, tracked.tried)
+    return (
+        service.priority,
+        late,
+        service.name,
+        tracked.target,
+        tracked.sub_flow,
+        tracked.home,
+        tracked.tried,
+    )
 
 
 def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
@@ -222,6 +261,9 @@ def _assert_counts_match(backend: BackendState) -> None:
         sum(t.uncached_tokens for t in requests if t.prefill_pending),
         sum(t.prompt_tokens + t.expected_output_tokens for t in requests),
     ), backend
+    assert sum(backend.shared._users.values()) == sum(
+        len(t.request.prefix_blocks) // 8 for t in requests
+    )
     adapters = Counter(t.adapter for t in requests if t.adapter is not None)
     assert backend.adapters.active == dict(adapters), backend
     assert set(adapters) <= set(backend.adapters.resident), backend

@@ -105,6 +105,13 @@ class TestReports:
         ledger.report(backend, BackendLoad(largest_step_tokens=512), taken_at=2.0)
         assert backend.chunk_budget_tokens == 512
 
+    def test_a_prompt_as_long_as_the_largest_step_was_not_split(
+        self, ledger: BackendLedger, backend: BackendState
+    ) -> None:
+        ledger.end_prefill(backend, reserved(ledger, backend, make_tracked(prompt_tokens=512)))
+        ledger.report(backend, BackendLoad(largest_step_tokens=512), taken_at=1.0)
+        assert backend.chunk_budget_tokens == 2_048
+
 
 class TestPrefixes:
     def test_what_was_sent_before_needs_no_prefill(

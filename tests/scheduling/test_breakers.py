@@ -98,6 +98,20 @@ def test_one_probe_at_a_time_and_its_success_readmits() -> None:
     assert pool.told() == []
 
 
+def test_a_request_from_before_the_ejection_ends_without_a_second_probe() -> None:
+    pool = Pool("a", "b", "c")
+    for number in range(9):
+        pool.arrive(make_request(f"old{number}"))
+    old = next(f"old{number}" for number in range(9) if pool.backend_of(f"old{number}") == "a")
+    pool.eject("a")
+    pool.now += 1.0
+    pool.arrive(make_request("probe"))
+    assert pool.backend_of("probe") == "a"
+    pool.cancel(old)
+    pool.arrive(make_request("next"))
+    assert pool.backend_of("next") != "a"
+
+
 def test_a_probe_that_its_client_leaves_is_followed_by_another() -> None:
     pool = Pool("a", "b", "c")
     pool.eject("a")

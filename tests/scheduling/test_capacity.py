@@ -3,11 +3,11 @@ import pytest
 from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.capacity import Capacity, ClosedReason
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import BackendLoad, RequestId
+from gateway.scheduling.model import BackendId, BackendLoad, RequestId
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
-from tests.builders import make_backend, make_tracked
+from tests.builders import make_backend, make_ledger, make_tracked, serving
 
 CAPACITY = Capacity(
     policy=CapacityPolicy(max_requests_per_backend=4, max_engine_waiting=2),
@@ -162,6 +162,21 @@ def test_a_server_without_blocks_is_closed_for_want_of_room() -> None:
 def test_what_would_fit_was_closed_by_a_forecast_or_by_turn() -> None:
     backend = running(make_backend(), *some(1))
     assert CAPACITY.why_closed(ONE_MORE, backend, now=0.0) is ClosedReason.FORECAST_OR_TURN
+
+
+def test_what_prompts_have_in_common_takes_kv_blocks_once() -> None:
+    ledger = make_ledger()
+    backend = ledger.join(BackendId("a"), serving())
+    ledger.report(backend, BackendLoad(kv_blocks=100, block_tokens=10), taken_at=0.0)
+    system = tuple(range(8))
+    ledger.reserve(backend, make_tracked("r1", prompt_tokens=800, prefix_blocks=system), now=0.0)
+    again = make_tracked("again", prompt_tokens=800, prefix_blocks=system)
+    assert not is_open(backend, make_tracked("another", prompt_tokens=800))
+    assert is_open(backend, again)
+    ledger.reserve(backend, again, now=0.0)
+    assert CAPACITY.saturation(backend) == 0.9
+    assert is_open(backend, make_tracked("short", prompt_tokens=50))
+    assert not is_open(backend, make_tracked("longer", prompt_tokens=60))
 
 
 def test_an_idle_server_is_not_saturated() -> None:

@@ -3,6 +3,10 @@
 CheckedScheduler makes sure after each event of these tests too that the contract holds.
 """
 
+from dataclasses import replace
+
+import pytest
+
 from gateway.scheduling import events as ev
 from gateway.scheduling.decisions import Dispatch, RefusalReason
 from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective, RequestId
@@ -179,11 +183,42 @@ class TestWaiting:
         checked.leave("a")
         assert refused(checked.pass_deadline()) == [("Evict", "r1", RefusalReason.NO_BACKEND)]
 
-    def test_arrivals_are_refused_in_a_shutdown(self) -> None:
+    def test_what_was_on_its_way_when_the_shutdown_began_is_served(self) -> None:
         checked = scheduler_of("a")
         checked.start_shutdown()
         decisions = checked.arrive(make_request("r1"))
-        assert refused(decisions) == [("Reject", "r1", RefusalReason.DRAINING)]
+        assert [type(each) for each in decisions] == [Dispatch]
+
+    @pytest.mark.parametrize(
+        ("broke_at", "may_go_to"),
+        [(("a",), {"b"}), (("b",), {"a"}), (("a", "b"), {"a", "b"}), (("gone",), {"a", "b"})],
+    )
+    def test_the_rest_of_an_answer_goes_where_it_did_not_break_if_there_is_such_a_server(
+        self, broke_at: tuple[str, ...], may_go_to: set[str]
+    ) -> None:
+        checked = scheduler_of("a", "b")
+        broken = tuple(BackendId(each) for each in broke_at)
+        request = replace(make_request("rest", service="chat"), broke_at=broken)
+        ((_, server),) = dispatched(checked.arrive(request))
+        assert server in may_go_to
+
+    def test_the_rest_of_an_answer_goes_back_where_all_other_servers_are_ejected(self) -> None:
+        checked = scheduler_of("a", "b", slots=9)
+        for name in ("r1", "r2"):
+            checked.arrive(make_request(name, service="chat"))
+        (on_b,) = [name for name in ("r1", "r2") if checked.backend_of(name) == "b"]
+        checked.fail(on_b, ev.FailureKind.STALLED, retryable=False)
+        request = replace(make_request("rest", service="chat"), broke_at=(BackendId("a"),))
+        assert dispatched(checked.arrive(request)) == [("rest", "a")]
+
+    @pytest.mark.parametrize("kind", [ev.FailureKind.RESET, ev.FailureKind.SERVER_ERROR])
+    def test_the_rest_of_an_answer_goes_back_when_all_other_servers_failed_it(
+        self, kind: ev.FailureKind
+    ) -> None:
+        checked = scheduler_of("a", "b")
+        request = replace(make_request("rest", service="chat"), broke_at=(BackendId("a"),))
+        assert dispatched(checked.arrive(request)) == [("rest", "b")]
+        assert dispatched(checked.fail("rest", kind)) == [("rest", "a")]
 
     def test_a_deadline_that_passes_early_or_twice_does_nothing(self) -> None:
         checked = scheduler_of("a", queue=QueuePolicy(timeout_s=5.0))

@@ -47,6 +47,19 @@ class TestEndings:
             lengths[ok] = explanation.expected_output_tokens
         assert lengths[True] < lengths[False] == 200
 
+    def test_who_leaves_without_a_first_token_teaches_how_long_it_takes_at_least(self) -> None:
+        forecasts = {}
+        for waited_s in (0.0, 20.0):
+            checked = scheduler_of("a")
+            for _ in range(30):
+                checked.arrive(make_request("r1", service="chat"))
+                checked.now += waited_s
+                checked.cancel("r1")
+            (dispatch,) = checked.arrive(make_request("asked", service="chat"))
+            assert isinstance(dispatch, Dispatch)
+            forecasts[waited_s] = dispatch.forecast.ttft_p90_s
+        assert forecasts[20.0] > 2 * forecasts[0.0]
+
     def test_a_stream_that_breaks_is_not_tried_again(self) -> None:
         checked = scheduler_of("a", "b")
         checked.arrive(make_request("r1"))

@@ -191,6 +191,17 @@ def test_a_late_first_token_is_a_miss_at_once() -> None:
     assert seen(checked).ended == 1
 
 
+def test_the_time_in_the_queue_counts_for_the_first_token() -> None:
+    checked = busy_pool(CHAT)
+    checked.arrive(make_request("r2", service="chat"))
+    checked.now += 0.6
+    checked.finish("r1", TokenUsage(100, 50, None, 50))
+    assert checked.backend_of("r2") == "a"
+    checked.now += 0.6
+    checked.first_token("r2")
+    assert (seen(checked).ended, seen(checked).missed) == (2, 1)
+
+
 def test_slow_tokens_are_a_miss_at_the_end() -> None:
     service = make_service(
         "chat", priority=CRITICAL, objective=LatencyObjective(ttft_s=1.0, tpot_s=0.05)

@@ -155,6 +155,9 @@ class Feeder:
         self.paused = False
         self.calls += 1
 
+    def refuse(self, complaint: str) -> None:
+        raise AssertionError(complaint)
+
 
 async def test_a_client_that_does_not_read_pauses_the_feeder_until_it_does() -> None:
     feeder = Feeder()

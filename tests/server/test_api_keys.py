@@ -2,13 +2,14 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.scheduling.events import DrainStarted
-from gateway.scheduling.model import LLMService, ServiceName
+from gateway.scheduling.events import BackendLeft
+from gateway.scheduling.model import BackendId, LLMService, ServiceName
+from gateway.scheduling.policy import QueuePolicy
 from gateway.server.api_keys import AccessControl
 from gateway.server.request_body import Refused
 from gateway.telemetry.request_record import Outcome
 from gateway.wire.credentials import KeyPolicy
-from tests.server.gateway_rig import CHAT, Rig, chat, gateway
+from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
 from tests.server.raw_client import RawResponse
 from tests.server.raw_server import ok, serving
 
@@ -158,8 +159,9 @@ async def test_a_key_without_enough_tokens_left_waits() -> None:
 
 
 async def test_a_refused_request_gives_its_tokens_back() -> None:
-    async with gateway(serving(ANSWER), keys=[key(tokens=1_000)]) as rig:
-        rig.driver.deliver(DrainStarted())
+    policy = make_policy(queue=QueuePolicy(timeout_s=0.001))
+    async with gateway(serving(ANSWER), keys=[key(tokens=1_000)], policy=policy) as rig:
+        rig.driver.deliver(BackendLeft(BackendId("s0")))
         before = rig.access.identify([(b"x-api-key", b"sk-team")])
         assert before is not None
         assert (await ask(rig, BEARER, body=chat(max_tokens=500))).status == 503

@@ -138,8 +138,71 @@ async def test_a_body_that_is_on_its_way_when_stopping_is_still_read() -> None:
         gateway.stop.set()
         await eventually(lambda: _refused(gateway.ports[0]))
         client.send(body[5:])
-        # It is told like any other that comes too late, and not left waiting.
-        assert (await client.response()).status == 503
+        response = await client.response()
+        assert response.status == 200
+        assert response.headers["connection"] == "close"
+
+
+async def test_a_body_that_outlasts_the_grace_is_answered_all_the_same() -> None:
+    async with (
+        running(Engine(), drain_s=0.01) as gateway,
+        RawClient(gateway.ports[0]) as client,
+    ):
+        client.send(b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n{" % CHAT.encode())
+        await eventually(lambda: gateway.rig.front_end.in_flight)
+        gateway.stop.set()
+        response = await client.response()
+        assert response.status == 503
+        assert response.headers["connection"] == "close"
+        assert b"shutting down" in response.body
+        await gateway.task
+        assert gateway.rig.records.all[-1].reason is RefusalReason.DRAINING
+
+
+async def test_a_request_that_was_on_its_way_over_a_kept_connection_is_served() -> None:
+    engine = Engine()
+    engine.pages[CHAT] = ok(b"{}")
+    async with running(engine) as gateway, RawClient(gateway.ports[0]) as client:
+        client.get("/health")
+        await client.response()
+        gateway.stop.set()
+        await eventually(lambda: _refused(gateway.ports[0]))
+        client.post(CHAT, chat())
+        response = await client.response()
+        assert response.status == 200
+        assert response.headers["connection"] == "close"
+
+
+async def test_a_head_of_which_a_part_has_come_is_waited_for_while_others_end() -> None:
+    engine = StreamingEngine()
+    async with (
+        running(engine) as gateway,
+        RawClient(gateway.ports[0]) as client,
+        RawClient(gateway.ports[0]) as slow,
+        RawClient(gateway.ports[0]) as idle,
+    ):
+        client.post(CHAT, chat(stream=True))
+        slow.send(b"GET /health HTTP/1.1\r\n")
+        await client.head()
+        gateway.stop.set()
+        assert await idle.at_end()
+        slow.send(b"Host: g\r\n\r\n")
+        assert (await slow.response()).status == 200
+        engine.go.set()
+
+
+async def test_connections_that_wait_in_the_backlog_are_taken_before_listening_ends() -> None:
+    engine = Engine()
+    engine.pages[CHAT] = ok(b"{}")
+    async with running(engine) as gateway:
+        waiting = socket.create_connection(("127.0.0.1", gateway.ports[0]))
+        request = b"POST %b HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n%b"
+        waiting.sendall(request % (CHAT.encode(), len(chat()), chat()))
+        gateway.stop.set()  # without a turn of the loop since the connection was made
+        await gateway.task
+        waiting.settimeout(1.0)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
+        waiting.close()
 
 
 async def test_streams_that_outlast_the_grace_end_with_an_error_event() -> None:

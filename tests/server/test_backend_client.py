@@ -141,6 +141,16 @@ async def test_a_fresh_connection_that_fails_before_any_byte_is_not_retried() ->
         assert server.connections == 1
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_a_name_that_no_resolver_takes_is_a_connect_failure(host: str) -> None:
+    client = BackendClient(
+        BackendConnectOptions(endpoint=BackendEndpoint(host, 80, host)), clock=monotonic_clock
+    )
+    with pytest.raises(BackendFailure) as caught:
+        await one_exchange(client)
+    assert caught.value.kind is FailureKind.CONNECT
+
+
 async def test_a_refused_connection_is_a_connect_failure() -> None:
     async with RawServer(lambda _: asyncio.sleep(0)) as server:
         client = client_of(server)

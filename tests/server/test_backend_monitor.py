@@ -183,6 +183,22 @@ async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
         assert watched.health == ["BackendJoined"]
 
 
+async def test_a_page_without_end_is_refused_and_takes_no_server_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.server.backend_client._MAX_PAGE_BYTES", 100_000)
+    engine = Engine()
+    async with watching(engine) as watched:
+        await eventually(lambda: watched.reports)
+        engine.pages["/metrics"] = ok(b"x" * 100_001)
+        asked = len(engine.asked)
+        await eventually(lambda: engine.asked[asked:].count("/metrics") >= 5)
+        reports = len(watched.reports)
+        await eventually(lambda: engine.asked[asked:].count("/metrics") >= 10)
+        assert len(watched.reports) == reports
+        assert watched.health == ["BackendJoined"]
+
+
 async def test_a_server_that_is_removed_leaves_for_good_also_when_it_was_down() -> None:
     engine = Engine()
     async with watching(engine) as watched:

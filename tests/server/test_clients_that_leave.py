@@ -11,6 +11,7 @@ from tests.server.gateway_rig import CHAT, chat, gateway, make_policy
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import (
     DONE,
+    LAST_CHUNK,
     STREAM_HEAD,
     Peer,
     RawServer,
@@ -107,6 +108,32 @@ async def test_a_client_that_leaves_in_mid_answer_closes_the_upstream_at_once(
         record = rig.records.all[-1]
         assert (record.status, record.outcome) == (200, Outcome.CANCELLED)
         assert (record.ttft_s is not None) == stream
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_client_that_leaves_with_its_whole_answer_has_not_cancelled(
+    *, failed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = event("", None if failed else "stop")
+    answer = STREAM_HEAD + chunked(event("hi"), end, DONE) + LAST_CHUNK
+    write = ClientChannel.write
+
+    def write_and_lose_the_client(channel: ClientChannel, data: bytes, *, last: bool) -> None:
+        write(channel, data, last=last)
+        # The loop learns of it before the task that waits for the end of the answer runs.
+        transport = channel._protocol.transport
+        assert transport is not None
+        transport.abort()
+
+    monkeypatch.setattr(ClientChannel, "write", write_and_lose_the_client)
+    async with gateway(serving(answer)) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        await eventually(lambda: rig.records.all)
+        (record,) = rig.records.all
+        wanted = Outcome.STREAM_ERROR if failed else Outcome.OK
+        assert (record.outcome, record.status) == (wanted, 200)
+        assert not rig.events.of_type(RequestCancelled)
+        assert rig.in_flight == 0
 
 
 @pytest.mark.parametrize("rudely", [False, True])

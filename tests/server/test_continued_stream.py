@@ -103,6 +103,33 @@ async def test_the_next_server_is_asked_for_the_rest_of_the_tokens() -> None:
     assert (record.prompt_tokens, record.completion_tokens) == (2, 4)
 
 
+async def test_the_rest_is_not_asked_of_the_server_where_the_answer_broke_off() -> None:
+    asked: list[int] = []
+
+    def server(number: int) -> RawServer:
+        async def script(peer: Peer) -> None:
+            request = await peer.request()
+            asked.append(number)
+            await peer.send(BEGINNING if CHAT in request.line else REST)
+
+        return RawServer(script)
+
+    policy = make_policy(SERVICE)
+    async with gateway(server(0), server(1), policy=policy, pool_options=OPTIONS) as rig:
+        rig.join(MODELS)
+        for _ in range(8):
+            assert text_of(await stream(rig)) == "abcd"
+    assert all(first != second for first, second in zip(asked[::2], asked[1::2], strict=True))
+
+
+async def test_the_only_server_is_asked_for_the_rest_itself() -> None:
+    script, running = rig_of(BEGINNING, REST, servers=1)
+    async with running as rig:
+        rig.join(MODELS)
+        assert text_of(await stream(rig)) == "abcd"
+    assert len(script.asked) == 2
+
+
 async def test_a_compressed_request_is_continued_in_plain_text() -> None:
     script, running = rig_of(BEGINNING, REST)
     async with running as rig:

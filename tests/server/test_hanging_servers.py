@@ -5,12 +5,17 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.runtime.clock import monotonic_clock
 from gateway.scheduling.events import DispatchFailed, FailureKind
 from gateway.scheduling.model import BackendId
+from gateway.server.backend_client import BackendClient
 from gateway.server.backend_connection import BackendFailure
+from gateway.server.options import BackendConnectOptions, BackendEndpoint, BackendTimeouts
 from tests.server.client_rig import client_of, one_exchange
 from tests.server.gateway_rig import CHAT, chat, gateway
 from tests.server.raw_server import (
+    DONE,
+    LAST_CHUNK,
     STREAM_HEAD,
     Peer,
     RawServer,
@@ -115,6 +120,132 @@ async def test_a_frozen_server_is_taken_out_and_its_requests_without_a_first_byt
         with pytest.raises(BackendFailure) as failure:
             await exchange
         assert failure.value.kind is FailureKind.UNRESPONSIVE
+
+
+async def test_a_server_whose_answers_flow_is_not_taken_for_hanging() -> None:
+    """As one that is starved of processor time, and answers polls late or never."""
+    engine = Trickling()
+    async with watching(engine, replace(FAST, timeout_s=0.01)) as watched:
+        await eventually(lambda: watched.health)
+        engine.pages.update(dict.fromkeys(("/health", "/metrics", "/v1/models")))
+        client = watched.backends.client(BackendId("s0"))
+        request = client.compose(b"POST", b"/v1/chat", b"host: h\r\n")
+        exchange = asyncio.create_task(client.exchange(request, _Ignored()))
+        asked = len(engine.asked)
+        await eventually(lambda: engine.asked[asked:].count("/health") >= 3)
+        assert watched.health == ["BackendJoined"]
+        engine.flows = False
+        await eventually(lambda: watched.health[-1] == "BackendLeft")
+        client.close()
+        await asyncio.gather(exchange, return_exceptions=True)
+
+
+async def test_a_server_that_answers_late_is_not_taken_for_hanging() -> None:
+    """Later than one look may take, but sooner than all that take a server out."""
+    engine = Late()
+    options = replace(FAST, timeout_s=0.02, failures_to_leave=100, metrics_interval_s=60.0)
+    async with watching(engine, options) as watched:
+        await eventually(lambda: watched.health)
+        engine.late_s = 0.05
+        asked = len(engine.asked)
+        await eventually(lambda: engine.asked[asked:].count("/health") >= 3)
+        assert watched.health == ["BackendJoined"]
+
+
+class Trickling(Engine):
+    """Goes on with its answers, a piece at a time."""
+
+    flows = True
+
+    async def _serve(self, peer: Peer) -> None:
+        if (await self._next(peer)) != "/v1/chat":
+            return
+        await peer.send(STREAM_HEAD)
+        while self.flows:
+            await peer.send(chunked(event("on")))
+            await asyncio.sleep(0.002)
+        await peer.gone()
+
+    async def _next(self, peer: Peer) -> str:
+        """Answer polls until something else is asked for, or nothing more."""
+        while True:
+            path = (await peer.request()).line.split(" ")[1]
+            self.asked.append(path)
+            if path == "/v1/chat":
+                return path
+            page = self.pages[path]
+            if page is None:
+                await peer.gone()
+                return path
+            await peer.send(page)
+
+
+class Late(Engine):
+    """Takes its time with /health."""
+
+    late_s = 0.0
+
+    async def _serve(self, peer: Peer) -> None:
+        while True:
+            path = (await peer.request()).line.split(" ")[1]
+            if path == "/health":
+                await asyncio.sleep(self.late_s)
+            self.asked.append(path)
+            page = self.pages[path]
+            assert page is not None
+            await peer.send(page)
+
+
+async def test_no_server_is_blamed_for_a_gateway_that_was_held_up() -> None:
+    go = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(STREAM_HEAD + chunked(event("hi")))
+        await go.wait()
+        await peer.send(chunked(event("", "stop"), DONE) + LAST_CHUNK)
+
+    async with RawServer(script) as server:
+        clock = HeldUp()
+        endpoint = BackendEndpoint.parse(server.url)
+        timeouts = BackendTimeouts(
+            stall_s=5.0, sweep_s=0.5
+        )  # the answer has to come before the next pass
+        options = BackendConnectOptions(endpoint=endpoint, timeouts=timeouts)
+        client = BackendClient(options, clock=clock)
+        exchange = asyncio.create_task(one_exchange(client))
+        await eventually(lambda: client.heard_since(0.0))
+        clock.lost_s += 60.0  # as if the process had been stopped
+        swept = client._sweeper
+        await eventually(lambda: client._sweeper is not swept)
+        go.set()
+        assert (await exchange).ended
+        client.close()
+
+
+async def test_a_server_that_stays_silent_after_that_is_blamed() -> None:
+    async with Hanging() as server:
+        clock = HeldUp()
+        endpoint = BackendEndpoint.parse(server.url)
+        timeouts = BackendTimeouts(stall_s=5.0, sweep_s=0.005)
+        options = BackendConnectOptions(endpoint=endpoint, timeouts=timeouts)
+        client = BackendClient(options, clock=clock)
+        exchange = asyncio.create_task(one_exchange(client))
+        await eventually(lambda: client.heard_since(0.0))
+        clock.lost_s += 60.0
+        with pytest.raises(BackendFailure) as failure:
+            await exchange
+        assert failure.value.kind is FailureKind.STALLED
+        client.close()
+
+
+class HeldUp:
+    """A clock that jumps."""
+
+    lost_s = 0.0
+
+    def __call__(self) -> float:
+        return monotonic_clock() + self.lost_s
 
 
 async def test_a_server_that_says_it_is_unwell_keeps_what_it_has() -> None:

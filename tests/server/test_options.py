@@ -26,6 +26,8 @@ def test_a_url_is_taken_apart(url: str, endpoint: BackendEndpoint) -> None:
         ("http://a?x", "only"),
         ("http://user@a", "only"),
         ("http://a:99999", "Port out of range"),
+        ("http://a/b c", "no spaces"),
+        ("http://a/b\r\nx-evil: 1", "control characters"),
     ],
 )
 def test_what_is_no_url_of_a_server_is_refused(url: str, complaint: str) -> None:

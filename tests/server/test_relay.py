@@ -150,6 +150,45 @@ async def test_a_stream_without_a_finish_reason_counts_as_failed() -> None:
         assert failed.kind is FailureKind.STREAM_ERROR
 
 
+@pytest.mark.parametrize(
+    "head",
+    [STREAM_HEAD, b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"],
+    ids=["chunked", "until the connection ends"],
+)
+async def test_a_stream_that_its_server_ends_too_soon_ends_with_an_error_event(head: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        if head is STREAM_HEAD:
+            await peer.send(head + chunked(event("hi")) + LAST_CHUNK)
+        else:
+            await peer.send(head + event("hi"))
+
+    async with gateway(RawServer(script)) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        body = (await client.response()).body
+        assert body.startswith(event("hi"))
+        assert b'"type":"stream_error"' in body
+        assert body.endswith(DONE)
+        assert rig.records.all[-1].reason is FailureKind.STREAM_ERROR
+
+
+@pytest.mark.parametrize("nothing", [b"", b": ping\n\n", DONE], ids=["empty", "ping", "done"])
+async def test_a_stream_without_an_answer_is_asked_for_elsewhere(nothing: bytes) -> None:
+    empty = STREAM_HEAD + chunked(*([nothing] if nothing else [])) + LAST_CHUNK
+    good = STREAM_HEAD + chunked(event("hi"), event("", "stop"), DONE) + LAST_CHUNK
+    async with gateway(serving(empty), serving(good)) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        assert (await client.response()).body == event("hi") + event("", "stop") + DONE
+        (failed,) = rig.events.of_type(DispatchFailed)
+        assert failed.kind is FailureKind.STREAM_ERROR
+
+
+async def test_a_stream_that_no_server_has_an_answer_in_is_a_502() -> None:
+    async with gateway(serving(STREAM_HEAD + LAST_CHUNK)) as rig, rig.client() as client:
+        client.post(CHAT, chat(stream=True))
+        assert (await client.response()).status == 502
+
+
 async def test_what_came_in_one_read_goes_out_in_one_chunk() -> None:
     answer = STREAM_HEAD + chunked(event("a"), event("b"), event("", "stop"), DONE) + LAST_CHUNK
     async with gateway(serving(answer)) as rig, rig.client() as client:

@@ -130,6 +130,8 @@ def test_a_server_url_loses_its_trailing_slash() -> None:
         ("http://gpu 1:1", "scheme and host"),
         ("http://gpu-1/a\nb", "scheme and host"),
         ("http://[::1", "scheme and host"),
+        ("http://a..b:1", "1 to 63 characters"),
+        (f"http://{'x' * 64}:1", "1 to 63 characters"),
         ("http://gpu-1:99999", "port from 1 to 65535"),
         ("http://gpu-1:0", "port from 1 to 65535"),
     ],
