@@ -15,6 +15,7 @@ STREAMING = "in mid-stream"
 ANSWERED = "answered before it left"
 _STAGES = (QUEUED, SILENT, STREAMING)
 _POLL_S = 0.002
+_WAVE_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +92,12 @@ class Visits:
         await conversation.read_all()
 
     async def _some_stream(self, conversations: list[Conversation]) -> None:
-        """Wait until requests of this wave are in every stage."""
-        while set(_STAGES) - {self._stage(c) for c in conversations}:  # noqa: ASYNC110
-            await asyncio.sleep(_POLL_S)
+        """Wait until some of this wave stream and others are queued.
+
+        None may be silent at a moment when both is so: the silent ones left one by one before.
+        """
+        while {QUEUED, STREAMING} - {self._stage(c) for c in conversations}:  # noqa: ASYNC110
+            await asyncio.sleep(_WAVE_POLL_S)
 
     def _leave(self, conversation: Conversation) -> None:
         streamed = conversation.request_id.startswith("stream")

@@ -63,9 +63,26 @@ class Intake:
         if self._policy.fairness.sub_flows:
             tracked.sub_flow = flow_of(request.fairness_id)
         if request.broke_at:
-            self._leave_out_broken(tracked)
+            self.leave_out_broken(tracked)
         set_bounds(tracked, self._policy.pool.default_objective)
         return tracked
+
+    def leave_out_broken(self, tracked: TrackedRequest) -> None:
+        """Count servers where the answer broke off as tried, while another in use is not.
+
+        To be asked again after an attempt at the rest has failed.
+        """
+        broke_at = tracked.request.broke_at
+        tried = tuple(each for each in tracked.tried if each[0] not in broke_at)
+        broken = []
+        others = False
+        for backend in self._ledger.serving(tracked.target):
+            life = (backend.id, backend.lives)
+            if backend.id in broke_at:
+                broken.append(life)
+            else:
+                others |= life not in tried and not backend.ejected
+        tracked.tried = (*broken, *tried) if others else tried
 
     def lift_bounds(self, tracked: TrackedRequest) -> None:
         """Steer a request whose objective no server can meet by the pool's default instead."""
@@ -73,13 +90,6 @@ class Intake:
         default = self._policy.pool.default_objective
         tracked.ttft_bound_s = float("inf") if default.ttft_s is None else default.ttft_s
         tracked.tpot_bound_s = default.tpot_s
-
-    def _leave_out_broken(self, tracked: TrackedRequest) -> None:
-        """Count servers where the answer broke off as tried, unless no other is in use."""
-        broke_at = tracked.request.broke_at
-        serving = self._ledger.serving(tracked.target)
-        if any(backend.id not in broke_at and not backend.ejected for backend in serving):
-            tracked.tried = tuple((b.id, b.lives) for b in serving if b.id in broke_at)
 
     def _patience_s(self, service: LLMService) -> float:
         """How long a request of the service may wait: batch work may be more patient than most."""

@@ -211,6 +211,15 @@ class TestWaiting:
         request = replace(make_request("rest", service="chat"), broke_at=(BackendId("a"),))
         assert dispatched(checked.arrive(request)) == [("rest", "a")]
 
+    @pytest.mark.parametrize("kind", [ev.FailureKind.RESET, ev.FailureKind.SERVER_ERROR])
+    def test_the_rest_of_an_answer_goes_back_when_all_other_servers_failed_it(
+        self, kind: ev.FailureKind
+    ) -> None:
+        checked = scheduler_of("a", "b")
+        request = replace(make_request("rest", service="chat"), broke_at=(BackendId("a"),))
+        assert dispatched(checked.arrive(request)) == [("rest", "b")]
+        assert dispatched(checked.fail("rest", kind)) == [("rest", "a")]
+
     def test_a_deadline_that_passes_early_or_twice_does_nothing(self) -> None:
         checked = scheduler_of("a", queue=QueuePolicy(timeout_s=5.0))
         checked.arrive(make_request("r1", service="chat"))
