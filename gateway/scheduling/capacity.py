@@ -10,6 +10,7 @@ from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.server_outlook import pace_s
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _REPORT_HOLDS_S = 1.0
@@ -180,7 +181,7 @@ class Capacity:
             reserved_tokens = backend.kv_reserved_tokens - backend.shared.saved_tokens
             used = max(used, reserved_tokens / backend.kv_capacity_tokens)
         allowed_s = policy.margin_critical * backend.strictest_tpot_s
-        return max(used, self._predictor.pace_s(backend) / allowed_s)
+        return max(used, pace_s(backend) / allowed_s)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""
