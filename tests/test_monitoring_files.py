@@ -43,7 +43,16 @@ def dashboard_queries(node: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON
             yield from dashboard_queries(item)
 
 
-QUERIES = [*(rule["expr"] for rule in ALL_RULES), *dashboard_queries(DASHBOARD)]
+QUERIES = [
+    *(rule["expr"] for rule in ALL_RULES),
+    *(
+        text
+        for rule in ALL_RULES
+        for text in rule.get("annotations", {}).values()
+        if "query" in text
+    ),
+    *dashboard_queries(DASHBOARD),
+]
 
 
 def test_there_are_queries() -> None:

@@ -1,13 +1,40 @@
 """The requests that ended last, for whoever looks for one."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from enum import StrEnum
+from heapq import nlargest
+from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.telemetry.request_record import RequestRecord
 
 _LONGEST_PATH = 256
+
+
+class RequestOrder(StrEnum):
+    """Which requests come first."""
+
+    NEWEST = "newest"
+    WAIT = "wait"
+    TTFT = "ttft"
+    TPOT = "tpot"
+    TOTAL = "total"
+
+
+_FIGURES: MappingProxyType[RequestOrder, Callable[[RequestRecord], float | None]] = (
+    MappingProxyType(
+        {
+            RequestOrder.WAIT: lambda record: record.queue_s if record.attempts else record.e2e_s,
+            RequestOrder.TTFT: lambda record: record.ttft_s,
+            RequestOrder.TPOT: lambda record: record.tpot_s,
+            RequestOrder.TOTAL: lambda record: record.e2e_s,
+        }
+    )
+)
+"""What the other orders go by; a request that was never sent to a server waited all its time."""
 
 
 class EndedRequest(NamedTuple):
@@ -35,20 +62,27 @@ class RecentRequests:
             record = replace(record, path=record.path[:_LONGEST_PATH])
         self._ring.append(EndedRequest(self._wall_clock(), record))
 
-    def newest(self, *, limit: int, words: str = "") -> list[EndedRequest]:
-        """The newest `limit` of those that hold every one of `words`, newest first.
+    def first(
+        self, *, limit: int, words: str = "", order: RequestOrder = RequestOrder.NEWEST
+    ) -> list[EndedRequest]:
+        """The first `limit` of those that hold every one of `words`.
 
         A word is looked for, whatever its case, in ids, service, models, server, outcome, status
-        and reason.
+        and reason. Orders other than the newest start with the largest figure, and leave out
+        requests that have none.
         """
-        wanted = words.casefold().split()
-        found: list[EndedRequest] = []
+        found = self._holding(words.casefold().split())
+        figure = _FIGURES.get(order)
+        if figure is None:
+            return list(islice(found, limit))
+        valued = [(value, each) for each in found if (value := figure(each.record)) is not None]
+        return [each for _, each in nlargest(limit, valued, key=lambda pair: pair[0])]
+
+    def _holding(self, wanted: list[str]) -> Iterator[EndedRequest]:
+        """Newest first."""
         for ended in reversed(self._ring):
-            if len(found) >= limit:
-                break
             if not wanted or _holds(ended.record, wanted):
-                found.append(ended)
-        return found
+                yield ended
 
     def find(self, request_id: str) -> EndedRequest | None:
         """The newest request of this id, the gateway's own or the X-Request-Id."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import IO
 
-import orjson
+import msgspec
 
 from gateway.telemetry.json_text import encode_json
 from gateway.telemetry.request_record import RequestRecord
@@ -38,6 +38,9 @@ class RequestLog:
         self._out = out
         self._max_buffered_lines = max_buffered_lines
         self._wall_clock = wall_clock
+        self._encode = msgspec.json.Encoder().encode
+        self._second = -1
+        self._date = b""
         self._lines: deque[bytes] = deque()
         self.lost_lines = 0
 
@@ -46,16 +49,29 @@ class RequestLog:
         if len(self._lines) >= self._max_buffered_lines:
             self.lost_lines += 1
             return
-        at = datetime.fromtimestamp(self._wall_clock(), UTC)
+        second, milliseconds = divmod(int(self._wall_clock() * 1e3), 1000)
+        if second != self._second:
+            self._second = second
+            self._date = datetime.fromtimestamp(second, UTC).isoformat()[:19].encode()
         self._lines.append(
-            b'{"time":"%b",%b,"tpot_s":%b,"ntpot_s":%b}\n'
+            b'{"time":"%b.%03d+00:00",%b,"tpot_s":%b,"ntpot_s":%b}\n'
             % (
-                at.isoformat(timespec="milliseconds").encode(),
-                encode_json(record)[1:-1],
-                orjson.dumps(record.tpot_s),
-                orjson.dumps(record.ntpot_s),
+                self._date,
+                milliseconds,
+                self._fields(record),
+                self._encode(record.tpot_s),
+                self._encode(record.ntpot_s),
             )
         )
+
+    def _fields(self, record: RequestRecord) -> bytes:
+        """The record as JSON without its braces."""
+        if record.trace is not None:  # a named tuple, which msgspec would make an array of
+            return encode_json(record)[1:-1]
+        try:
+            return self._encode(record)[1:-1]  # a third of what orjson takes for this dataclass
+        except UnicodeEncodeError:
+            return encode_json(record)[1:-1]
 
     def flush(self) -> None:
         """Write what has come together. Never raises; lines that do not fit are lost."""

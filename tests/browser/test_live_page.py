@@ -149,6 +149,27 @@ async def test_the_charts_follow_the_service_that_is_picked(browser: Browser) ->
         await expect(first.locator("canvas")).to_have_count(1)
 
 
+async def test_the_reason_of_a_slow_request_is_two_clicks_behind_the_link_of_an_alert(
+    browser: Browser,
+) -> None:
+    async with visiting(browser, troubled()) as visit:
+        visit.scene.end(make_record(lease_id="gw-3", request_id="quick", ttft_s=0.1))
+        await visit.open("/#service/pool/chat")
+        page = visit.page
+        chosen = page.get_by_role("combobox", name="Service in the charts")
+        await expect(chosen).to_have_value('["pool","chat"]')
+        await page.get_by_role("button", name="Time to first token: slowest requests").click()
+        rows = page.locator("#request-rows tr")
+        await expect(rows.nth(0)).to_contain_text("slow-one")
+        await expect(rows.nth(1)).to_contain_text("quick")
+        await expect(rows).to_have_count(2)  # that of `batch` is not among them
+        await page.get_by_role("button", name="slow-one").click()
+        dialog = page.get_by_role("dialog", name="Request slow-one")
+        await expect(dialog).to_contain_text("Where the time went")
+        await dialog.get_by_role("button", name="gpu-1:8000").click()
+        await expect(page.get_by_role("dialog", name="Server gpu-1:8000")).to_be_visible()
+
+
 async def test_names_of_clients_are_text_and_nothing_else(browser: Browser) -> None:
     async with visiting(browser, troubled()) as visit:
         await visit.open()

@@ -7,6 +7,7 @@ import pytest
 from gateway.scheduling.decisions import RefusalReason
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.trace_context import TraceContext
 from tests.telemetry.record_builder import make_record
 
 NOON = 1_795_348_800.25
@@ -46,6 +47,14 @@ def test_a_request_is_one_line_of_json_with_every_field() -> None:
 def test_lines_come_in_the_order_in_which_requests_ended() -> None:
     records = [make_record(lease_id=f"r{number}") for number in range(5)]
     assert [line["lease_id"] for line in lines_of(*records)] == ["r0", "r1", "r2", "r3", "r4"]
+
+
+def test_the_ids_of_a_trace_are_told_by_name() -> None:
+    trace = TraceContext(
+        trace_id="a" * 32, span_id="b" * 16, upstream_id="c" * 16, parent_id=None, sampled=True
+    )
+    [line] = lines_of(make_record(trace=trace))
+    assert line["trace"] == trace._asdict()
 
 
 def test_outcome_and_reason_are_their_names() -> None:

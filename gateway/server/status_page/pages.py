@@ -12,7 +12,7 @@ from gateway.server.status_page.assets import Asset, load_assets
 from gateway.server.status_page.feed import MAX_VIEWERS, StatusFeed
 from gateway.server.status_page.sampler import StatusSampler
 from gateway.telemetry.json_text import encode_json
-from gateway.telemetry.recent_requests import EndedRequest, RecentRequests
+from gateway.telemetry.recent_requests import EndedRequest, RecentRequests, RequestOrder
 from gateway.wire.error_response import ProtocolError, bad_request_answer, protocol_answer
 from gateway.wire.openai_request import BadRequest
 
@@ -72,13 +72,19 @@ class StatusPages:
         try:
             fields = parse_qs(query, max_num_fields=8)
         except ValueError:
-            fault = BadRequest("Expected `search` and `limit`, and no more than 8 fields.")
+            fault = BadRequest("Expected `search`, `limit` and `order`, and no more than 8 fields.")
             channel.send_answer(bad_request_answer(fault))
             return
         words = fields.get("search", [""])[0][:_LONGEST_SEARCH]
         limit = fields.get("limit", ["50"])[0]
         rows = min(_MOST_ROWS, int(limit)) if limit.isdecimal() and len(limit) < 9 else 50
-        found = self._recent.newest(limit=rows, words=words)
+        try:
+            order = RequestOrder(fields.get("order", ["newest"])[0])
+        except ValueError:
+            fault = BadRequest(f"Expected an `order` of {', '.join(RequestOrder)}.")
+            channel.send_answer(bad_request_answer(fault))
+            return
+        found = self._recent.first(limit=rows, words=words, order=order)
         told = {"kept": len(self._recent), "requests": [_row(ended) for ended in found]}
         channel.send(200, _NOT_STORED, encode_json(told))
 

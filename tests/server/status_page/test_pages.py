@@ -105,6 +105,15 @@ async def test_requests_can_be_searched() -> None:
         assert [row["record"]["service"] for row in rows] == ["code"]
 
 
+async def test_requests_can_be_told_the_slowest_first() -> None:
+    async with gateway() as rig, page_of(rig) as (page, client):
+        for ttft_s in (0.1, 0.3, 0.2):
+            page.recent.request_ended(make_record(ttft_s=ttft_s))
+        rows = (await told(client, "/live/requests?order=ttft"))["requests"]
+        assert [row["record"]["ttft_s"] for row in rows] == [0.3, 0.2, 0.1]
+        assert (await ask(client, "/live/requests?order=colour")).status == 400
+
+
 async def test_a_request_is_told_with_its_explanation_by_either_of_its_ids() -> None:
     async with (
         gateway(serving(ANSWER)) as rig,

@@ -8,14 +8,16 @@ import { reasonWords } from "./words.js";
 const HEIGHT = 150;
 const WHOLE = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1e3, 1e4, 1e5].map((power) => digit * power)).sort((a, b) => a - b);
 const CHARTS = [
-  { title: "Time to first token", unit: seconds, lines: [["p95", COLUMNS.ttft95, "--line-1"], ["median", COLUMNS.ttft50, "--line-2"]], bound: "ttft_s" },
-  { title: "Time per output token", unit: seconds, lines: [["p95", COLUMNS.tpot95, "--line-1"], ["median", COLUMNS.tpot50, "--line-2"]], bound: "tpot_s" },
-  { title: "Requests per second", unit: rate, lines: [["ended", COLUMNS.ended, "--line-1"], ["refused", COLUMNS.refused, "--line-3"]], bound: null },
-  { title: "Waiting for a server", unit: count, steps: WHOLE, lines: [["waiting", COLUMNS.waiting, "--line-1"]], bound: null },
+  { title: "Time to first token", unit: seconds, lines: [["p95", COLUMNS.ttft95, "--line-1"], ["median", COLUMNS.ttft50, "--line-2"]], bound: "ttft_s", order: "ttft", link: "slowest requests" },
+  { title: "Time per output token", unit: seconds, lines: [["p95", COLUMNS.tpot95, "--line-1"], ["median", COLUMNS.tpot50, "--line-2"]], bound: "tpot_s", order: "tpot", link: "slowest requests" },
+  { title: "Requests per second", unit: rate, lines: [["ended", COLUMNS.ended, "--line-1"], ["refused", COLUMNS.refused, "--line-3"]], bound: null, order: "newest", link: "newest requests" },
+  { title: "Waiting for a server", unit: count, steps: WHOLE, lines: [["waiting", COLUMNS.waiting, "--line-1"]], bound: null, order: "wait", link: "longest waits" },
 ];
 
 export class Charts {
-  constructor() {
+  /** `list(service, order)` when the requests behind a chart are asked for. */
+  constructor({ list }) {
+    this.list = list;
     this.holder = document.getElementById("charts");
     this.select = document.getElementById("chart-service");
     this.reasons = document.getElementById("refusal-reasons");
@@ -63,7 +65,9 @@ export class Charts {
 
   #figure(chart) {
     const words = element("span", { class: "chart-words" });
-    const caption = element("figcaption", {}, element("strong", { text: chart.title }), words);
+    const behind = () => this.list(this.select.value ? JSON.parse(this.select.value)[1] : "", chart.order);
+    const link = element("button", { type: "button", class: "link", text: chart.link, "aria-label": `${chart.title}: ${chart.link}`, on: { click: behind } });
+    const caption = element("figcaption", {}, element("strong", { text: chart.title }), link, words);
     const canvas = element("div", { class: "chart", "aria-hidden": "true" });
     this.holder.append(element("figure", {}, caption, canvas));
     return { chart, words, canvas, plot: null, withBound: false };
@@ -96,7 +100,8 @@ export class Charts {
     }
     const minutes = Math.max(1, Math.round((this.points.at(-1).at - this.points[0].at) / 60));
     const told = [...totals].sort((one, other) => other[1] - one[1]).map(([reason, refused]) => `${refused.toLocaleString("en")} because ${reasonWords(reason)}`);
-    setText(this.reasons, told.length ? `Refused in the last ${minutes} min: ${told.join("; ")}.` : `No request was refused in the last ${minutes} min.`);
+    const whose = this.state.pools.flatMap((pool) => pool.services).length > 1 ? ", of all services" : "";
+    setText(this.reasons, told.length ? `Refused in the last ${minutes} min${whose}: ${told.join("; ")}.` : `No request was refused in the last ${minutes} min.`);
   }
 
   #build(figure, data, withBound) {
@@ -113,7 +118,7 @@ export class Charts {
       height: HEIGHT,
       legend: { show: false },
       cursor: { sync: { key: "minutes" }, points: { size: 6 }, drag: { x: false, y: false } },
-      padding: [8, 16, 0, 0],
+      padding: [8, 30, 0, 0],
       scales: { x: { time: true, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
         { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map((tick) => clockTime(tick).slice(0, ticks.length > 1 && ticks[1] - ticks[0] < 60 ? 8 : 5)) },

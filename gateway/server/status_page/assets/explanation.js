@@ -6,8 +6,8 @@ import { closedWords, outcomeTone, outcomeWords, reasonWords } from "./words.js"
 
 const SHORTEST_S = 0.00005;
 
-/** {title, parts} of one request, or of one that is no longer kept. */
-export async function explain(id) {
+/** {title, parts} of one request, or of one that is no longer kept; `open(server)` shows a server. */
+export async function explain(id, open) {
   let response;
   try {
     response = await fetch(`/live/requests/${encodeURIComponent(id)}`);
@@ -19,8 +19,8 @@ export async function explain(id) {
   const { request, explanation } = await response.json();
   const parts = [];
   if (request) parts.push(headline(request.record), timeline(request.record));
-  if (explanation) parts.push(...choice(explanation, request?.record));
-  else parts.push(element("p", { class: "note", text: "It was not sent to a server, or the reason is no longer kept." }));
+  if (explanation) parts.push(...choice(explanation, request?.record, open));
+  else parts.push(element("p", { class: "note", text: request?.record.attempts ? "Why it went there is kept for the last 1,024 dispatches only." : "It was not sent to any server." }));
   if (request) parts.push(facts(request));
   return { title: `Request ${request?.record.request_id ?? id}`, parts };
 }
@@ -71,16 +71,16 @@ function timeline(record) {
   return element("section", {}, element("h3", { text: "Where the time went" }), bar, legend);
 }
 
-function choice(told, record) {
+function choice(told, record, open) {
   const rows = [...told.candidates].sort((one, other) => one.cost - other.cost);
   const best = rows.length ? rows[0].cost : 0;
   const body = element("tbody", { role: "rowgroup" });
   for (const candidate of rows) {
     const chosen = candidate.backend_id === told.chosen;
     const words = chosen ? "chosen" : `open, cost ${(candidate.cost - best).toFixed(3)} above the best`;
-    body.append(serverRow(candidate.backend_id, words, chosen, [seconds(candidate.ttft_s), seconds(candidate.tpot_s), candidate.cost.toFixed(3), candidate.reason]));
+    body.append(serverRow(candidate.backend_id, open, words, chosen, [seconds(candidate.ttft_s), seconds(candidate.tpot_s), candidate.cost.toFixed(3), candidate.reason]));
   }
-  for (const { backend_id: id, reason } of told.closed) body.append(serverRow(id, closedWords(reason), false, ["–", "–", "–", "–"]));
+  for (const { backend_id: id, reason } of told.closed) body.append(serverRow(id, open, closedWords(reason), false, ["–", "–", "–", "–"]));
   const titles = ["Server", "Why", "TTFT forecast", "TPOT forecast", "Cost", "Adapter"];
   const head = element("thead", { role: "rowgroup" }, element("tr", { role: "row" }, ...titles.map((text, place) => element("th", { role: "columnheader", scope: "col", text, class: place > 1 && place < 5 ? "number" : undefined }))));
   const sentences = [`Decided after ${seconds(told.waited_s)} of waiting, attempt ${told.attempt}, for ${count(told.prompt_tokens)} prompt tokens and about ${count(told.expected_output_tokens)} to come. `,
@@ -92,10 +92,11 @@ function choice(told, record) {
   return parts;
 }
 
-function serverRow(id, words, chosen, figures) {
+function serverRow(id, open, words, chosen, figures) {
+  const name = element("button", { type: "button", class: "link", text: serverName(id), title: "Show all its figures", on: { click: () => open(id) } });
   const labels = ["TTFT forecast", "TPOT forecast", "Cost", "Adapter"];
   const cells = [words, ...figures].map((text, place) => element("td", { role: "cell", label: place ? labels[place - 1] : "Why", text, class: place && place < 4 ? "number" : undefined }));
-  return element("tr", { role: "row", class: chosen ? "chosen" : undefined }, element("th", { role: "rowheader", scope: "row", class: "mono", text: serverName(id) }), ...cells);
+  return element("tr", { role: "row", class: chosen ? "chosen" : undefined }, element("th", { role: "rowheader", scope: "row", class: "mono" }, name), ...cells);
 }
 
 function forecastTable(forecast, record) {
@@ -119,7 +120,7 @@ function facts({ ended_at: endedAt, record }) {
     ["Service", record.service === null ? "–" : `${record.service} (${priority(record.priority)})${record.pool ? `, pool ${record.pool}` : ""}`],
     ["Model", record.target_model && record.target_model !== record.model ? `${record.model}, sent on as ${record.target_model}` : record.model ?? "–"],
     ["Attempts", String(record.attempts)],
-    ["Tokens", `${count(record.prompt_tokens)} prompt (${count(record.cached_tokens)} from cache), ${count(record.completion_tokens)} answer`],
+    ["Tokens", record.completion_tokens === null ? "–" : `${count(record.prompt_tokens)} prompt (${count(record.cached_tokens)} from cache), ${count(record.completion_tokens)} answer`],
   ];
   return element("section", {}, element("h3", { text: "The request" }), element("dl", { class: "facts" },
     ...rows.flatMap(([name, value]) => [element("dt", { text: name }), element("dd", { text: value })])));

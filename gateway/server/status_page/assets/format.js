@@ -61,3 +61,6 @@ function digits(value, significant) {
   const places = Math.max(0, significant - Math.max(1, Math.ceil(Math.log10(Math.abs(value) + 1e-12))));
   return value.toFixed(places);
 }
+
+/** The part of an address that picks a service. */
+export const serviceLink = (pool, service) => `#service/${encodeURIComponent(pool)}/${encodeURIComponent(service)}`;

@@ -7,12 +7,20 @@ import { outcomeTone, outcomeWords, reasonWords } from "./words.js";
 const FIRST_ROWS = 15;
 const MOST_ROWS = 200;
 const TYPING_MS = 200;
+const ORDERS = {
+  newest: "newest",
+  ttft: "slowest to the first token",
+  tpot: "slowest per token",
+  wait: "longest waits",
+  total: "longest in all",
+};
 
 export class Requests {
   /** `show(id)` when a request is picked. */
   constructor({ show }) {
     this.show = show;
     this.search = document.getElementById("search");
+    this.order = document.getElementById("request-order");
     this.hold = document.getElementById("hold");
     this.note = document.getElementById("request-note");
     this.rows = new KeyedRows(document.getElementById("request-rows"), (item) => this.#make(item));
@@ -28,6 +36,7 @@ export class Requests {
       this.limit = Math.min(MOST_ROWS, this.limit * 2);
       this.#load();
     });
+    this.order.addEventListener("change", () => this.#load());
     let typing = null;
     this.search.addEventListener("input", () => {
       clearTimeout(typing);
@@ -39,6 +48,13 @@ export class Requests {
     });
   }
 
+  /** Show those of one service, in the order that is told or else as before. */
+  find(service, order) {
+    this.search.value = service;
+    if (order) this.order.value = order;
+    this.#load();
+  }
+
   /** Ask again, unless the viewer holds the table, is about to choose a row, or does not look. */
   update() {
     const choosing = this.pointed || this.rows.body.contains(document.activeElement);
@@ -48,9 +64,10 @@ export class Requests {
   async #load() {
     const asked = ++this.asked;
     const words = this.search.value.trim();
+    const order = this.order.value;
     let answer;
     try {
-      const response = await fetch(`/live/requests?limit=${this.limit}&search=${encodeURIComponent(words)}`);
+      const response = await fetch(`/live/requests?limit=${this.limit}&order=${order}&search=${encodeURIComponent(words)}`);
       answer = response.ok ? await response.json() : null;
     } catch {
       answer = null; // the connection's own note tells of it
@@ -61,7 +78,7 @@ export class Requests {
     this.more.hidden = found < this.limit || found >= MOST_ROWS;
     if (!answer.kept) setText(this.note, "No request has ended yet.");
     else if (!found) setText(this.note, `None of the last ${count(answer.kept)} requests matches.`);
-    else setText(this.note, `The newest ${count(found)}${words ? " that match," : ""} of the last ${count(answer.kept)} that ended.`);
+    else setText(this.note, `The ${count(found)} ${ORDERS[order]}${words ? " that match," : ""} of the last ${count(answer.kept)} that ended.`);
   }
 
   #make({ ended_at: endedAt, tpot_s: tpot, record }) {

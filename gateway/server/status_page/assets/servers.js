@@ -56,6 +56,13 @@ export class Servers {
     return { row, update: (item) => fill(parts, item) };
   }
 
+  /** Show a server, whatever its pool; one that is gone is told to be. */
+  show(id) {
+    const found = this.items?.find((item) => item.server.backend_id === id);
+    if (found) this.#details(found.pool, id);
+    else this.open(`Server ${serverName(id)}`, `#server/${encodeURIComponent(id)}`, [element("p", { text: "It is no server of this gateway any more." })]);
+  }
+
   #details(pool, id) {
     const server = this.items.find((item) => item.pool === pool && item.server.backend_id === id)?.server;
     if (server === undefined) return;

@@ -14,7 +14,7 @@ const TILES = [
     const judged = services.filter((service) => service.target !== null && service.attainment !== null);
     const met = judged.filter((service) => service.attainment >= service.target).length;
     const missing = judged.some((service) => serviceHealth(service).missing);
-    return { text: judged.length ? `${met} / ${judged.length}` : "–", tone: missing ? "bad" : "", note: judged.length ? "services with traffic" : "no service has one and traffic" };
+    return { text: judged.length ? `${met} / ${judged.length}` : "–", tone: missing ? "bad" : "", note: judged.length ? "services with traffic" : "no service with one has traffic" };
   }],
   ["In flight", ({ pools }) => ({ text: count(sum(pools, (pool) => pool.tracked_requests - pool.queued_requests)), tone: "", note: "requests at servers" })],
   ["Waiting", ({ pools }) => {

@@ -1,7 +1,7 @@
 // The first thing read: is all well, and if not, what is wrong and where to look.
 
-import { element, setText } from "./dom.js";
-import { adherence, percent, rate } from "./format.js";
+import { element } from "./dom.js";
+import { adherence, percent, rate, serviceLink } from "./format.js";
 import { serverHealth, serviceHealth } from "./health.js";
 import { COLUMNS, latest } from "./live.js";
 
@@ -12,7 +12,7 @@ const TONES = ["good", "warn", "bad"];
 export function findings(state, points) {
   const found = [];
   const servers = state.pools.flatMap((pool) => pool.backends);
-  const services = state.pools.flatMap((pool) => pool.services);
+  const services = state.pools.flatMap(({ pool, services: own }) => own.map((service) => ({ pool, service })));
   const down = servers.filter((server) => !server.usable);
   const ejected = servers.filter((server) => server.usable && server.ejected);
   const stale = servers.filter((server) => serverHealth(server).word === "stale report");
@@ -25,11 +25,12 @@ export function findings(state, points) {
       found.push({ tone: "bad", text: `No server${name} can be used: requests wait, and then fail`, link: "#servers" });
     }
   }
-  const missing = services.filter((service) => serviceHealth(service).missing);
-  for (const service of missing.slice(0, 2)) {
-    found.push({ tone: "bad", text: `${service.service} misses its objective: ${adherence(service.attainment)} met it, the target is ${percent(service.target)}`, link: "#services" });
+  const missing = services.filter(({ service }) => serviceHealth(service).missing).sort((one, other) => other.service.burn - one.service.burn);
+  for (const { pool, service } of missing.slice(0, 2)) {
+    found.push({ tone: "bad", text: `${service.service} misses its objective: ${adherence(service.attainment)} met it, the target is ${percent(service.target)}`, link: serviceLink(pool, service.service) });
   }
-  if (missing.length > 2) found.push({ tone: "bad", text: `${missing.length - 2} more services miss their objectives`, link: "#services" });
+  const more = missing.length - 2;
+  if (more > 0) found.push({ tone: "bad", text: more === 1 ? "1 more service misses its objective" : `${more} more services miss their objectives`, link: "#services" });
   if (down.length && down.length < servers.length) found.push({ tone: "warn", text: `${down.length} of ${servers.length} servers are down`, link: "#servers" });
   if (ejected.length) found.push({ tone: "warn", text: `${ejected.length} of ${servers.length} servers ${ejected.length === 1 ? "is" : "are"} ejected for failing`, link: "#servers" });
   if (state.pools.some((pool) => pool.panic)) found.push({ tone: "bad", text: "So many servers fail that ejected ones are used all the same", link: "#servers" });
@@ -38,6 +39,8 @@ export function findings(state, points) {
   if (stale.length) found.push({ tone: "warn", text: `${stale.length} ${stale.length === 1 ? "server has" : "servers have"} not reported for 5 s`, link: "#servers" });
   return found.sort((one, other) => TONES.indexOf(other.tone) - TONES.indexOf(one.tone));
 }
+
+const linked = ({ text, link }) => (link ? element("a", { href: link, text }) : text);
 
 /** Shows the findings, or that there are none. */
 export class Verdict {
@@ -55,16 +58,16 @@ export class Verdict {
     const judged = state.pools.flatMap((pool) => pool.services).filter((service) => service.target !== null && service.attainment !== null);
     const [worst, ...others] = found;
     this.section.dataset.tone = worst?.tone ?? "good";
-    setText(this.headline, worst?.text ?? "All is well");
     const lines = others.slice(0, MOST_DETAILS);
     if (!found.length) {
       const met = judged.length ? `, every objective judged is met` : "";
       lines.push({ text: `${usable} of ${servers.length} servers take requests${met}, nobody waits.`, link: null });
     }
-    const wanted = JSON.stringify(lines);
+    const headline = worst ?? { text: "All is well", link: null };
+    const wanted = JSON.stringify([headline, lines]);
     if (wanted === this.shown) return;
     this.shown = wanted;
-    this.details.replaceChildren(...lines.map(({ text, link }) =>
-      element("li", {}, link ? element("a", { href: link, text }) : text)));
+    this.headline.replaceChildren(linked(headline));
+    this.details.replaceChildren(...lines.map((line) => element("li", {}, linked(line))));
   }
 }

@@ -1,0 +1,88 @@
+"""A gateway that is watched by turns: by all that watches it, without the request log, by nothing.
+
+It has no such switch itself; this program is for `observing`, which puts load on it.
+    python -m benchmarks.overhead.alternating RESULT serve --config FILE
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+
+import orjson
+
+from gateway import assembly
+from gateway.__main__ import main
+from gateway.server.proxy_handler import RequestObserver
+from gateway.server.routes import PoolDirectory
+from gateway.settings.schema import Settings
+from gateway.telemetry.request_record import RequestRecord
+from gateway.telemetry_assembly import Telemetry, build_telemetry
+
+_TURN_S = 0.02
+
+
+class _Nobody:
+    def request_ended(self, record: RequestRecord) -> None:
+        """Look away."""
+
+
+class Alternating:
+    """Changes who watches fifty times a second, and adds up CPU time and requests of each.
+
+    Attributes:
+        totals: seconds of CPU time and requests, by who watched.
+    """
+
+    def __init__(self, observers: Mapping[str, RequestObserver]) -> None:
+        """Start with none of them."""
+        self._observers = observers
+        self._observer: RequestObserver = _Nobody()
+        self._requests = 0
+        self.totals = {name: [0.0, 0] for name in observers}
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Count it, and tell who watches now."""
+        self._requests += 1
+        self._observer.request_ended(record)
+
+    async def run(self) -> None:
+        """Change turns until cancelled."""
+        rng = Random(1)
+        names = list(self._observers)
+        while True:
+            rng.shuffle(names)
+            for name in names:
+                self._observer = self._observers[name]
+                requests, cpu_s = self._requests, time.process_time()
+                await asyncio.sleep(_TURN_S)
+                self.totals[name][0] += time.process_time() - cpu_s
+                self.totals[name][1] += self._requests - requests
+
+
+def _serve(result: Path, arguments: list[str]) -> int:
+    made: list[Alternating] = []
+
+    def build(settings: Settings, pools: PoolDirectory, files: ExitStack) -> Telemetry:
+        telemetry = build_telemetry(settings, pools, files)
+        unlogged = settings.model_copy(update={"request_log": None})
+        observers = {
+            "everything": telemetry.observer,
+            "no request log": build_telemetry(unlogged, pools, files).observer,
+            "nothing": _Nobody(),
+        }
+        made.append(Alternating(observers))
+        background = [*telemetry.background, made[0]]
+        return telemetry._replace(observer=made[0], background=background)
+
+    assembly.build_telemetry = build
+    status = main(arguments)
+    result.write_bytes(orjson.dumps(made[0].totals))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_serve(Path(sys.argv[1]), sys.argv[2:]))
