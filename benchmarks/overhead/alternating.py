@@ -31,10 +31,10 @@ class _Nobody:
 
 
 class Alternating:
-    """Changes who watches fifty times a second, and adds up CPU time and requests of each.
+    """Changes who watches fifty times a second, and notes CPU time and requests of each turn.
 
     Attributes:
-        totals: seconds of CPU time and requests, by who watched.
+        turns: seconds of CPU time and requests, by who watched; one pair per round of all.
     """
 
     def __init__(self, observers: Mapping[str, RequestObserver]) -> None:
@@ -42,7 +42,7 @@ class Alternating:
         self._observers = observers
         self._observer: RequestObserver = _Nobody()
         self._requests = 0
-        self.totals = {name: [0.0, 0] for name in observers}
+        self.turns: dict[str, list[tuple[float, int]]] = {name: [] for name in observers}
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count it, and tell who watches now."""
@@ -59,8 +59,8 @@ class Alternating:
                 self._observer = self._observers[name]
                 requests, cpu_s = self._requests, time.process_time()
                 await asyncio.sleep(_TURN_S)
-                self.totals[name][0] += time.process_time() - cpu_s
-                self.totals[name][1] += self._requests - requests
+                turn = (time.process_time() - cpu_s, self._requests - requests)
+                self.turns[name].append(turn)
 
 
 def _serve(result: Path, arguments: list[str]) -> int:
@@ -80,7 +80,7 @@ def _serve(result: Path, arguments: list[str]) -> int:
 
     assembly.build_telemetry = build
     status = main(arguments)
-    result.write_bytes(orjson.dumps(made[0].totals))
+    result.write_bytes(orjson.dumps(made[0].turns))
     return status
 
 

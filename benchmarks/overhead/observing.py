@@ -2,12 +2,15 @@
 
 One gateway under load, which is watched by turns of a fiftieth of a second: by all, by all but the
 request log, by nothing. Told is its CPU time per request. What else the machine does disturbs all
-turns alike, so that this needs no quiet machine, only time.
+turns alike, so that this needs no quiet machine, only time; the error told is the standard error of
+the share over twenty parts of the run.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import stdev
 
 import orjson
 
@@ -16,6 +19,7 @@ from benchmarks.overhead.rig import Rig, passing_rig
 from benchmarks.overhead.set_up import DEFAULT_FOLDER
 from benchmarks.overhead.systems import OURS, make_system
 
+_PARTS = 20
 _BODIES = {
     "not streamed": request_body(size=1_000, streamed=False),
     "streamed, 10 chunks": request_body(size=1_000, streamed=True, chunks=10),
@@ -30,11 +34,29 @@ def _measure(rig: Rig, kind: str, body: bytes) -> None:
     program = (python, "-m", "benchmarks.overhead.alternating", str(result), *arguments)
     with rig.running(replace(system, command=program), site) as running:
         rig.load(running, body=body, connections=64)
-    totals = orjson.loads(result.read_bytes())
-    cost_us = {name: cpu_s / requests * 1e6 for name, (cpu_s, requests) in totals.items()}
-    for name, (_, requests) in totals.items():
-        share = 1.0 - cost_us["nothing"] / cost_us[name]
-        print(f"{kind:20} {name:16} {requests:8} {cost_us[name]:8.1f} us {share:7.1%}", flush=True)
+    turns = _loaded(orjson.loads(result.read_bytes()))
+    rounds = len(turns["nothing"])
+    parts = [slice(n * rounds // _PARTS, (n + 1) * rounds // _PARTS) for n in range(_PARTS)]
+    for name, of_all in turns.items():
+        cost_us = _cost_us(of_all)
+        share = 1.0 - _cost_us(turns["nothing"]) / cost_us
+        shares = [1.0 - _cost_us(turns["nothing"][p]) / _cost_us(of_all[p]) for p in parts]
+        error = stdev(shares) / _PARTS**0.5
+        requests = sum(count for _, count in of_all)
+        told = f"{requests:8} {cost_us:8.1f} us {share:7.1%} +- {error:.1%}"
+        print(f"{kind:20} {name:16} {told}", flush=True)
+
+
+def _loaded(turns: dict[str, list[tuple[float, int]]]) -> dict[str, list[tuple[float, int]]]:
+    """Leave out the rounds before and after the load."""
+    rounds = min(map(len, turns.values()))
+    busy = [n for n in range(rounds) if any(of_all[n][1] for of_all in turns.values())]
+    return {name: of_all[busy[0] : busy[-1] + 1] for name, of_all in turns.items()}
+
+
+def _cost_us(turns: Sequence[tuple[float, int]]) -> float:
+    """CPU time per request."""
+    return sum(cpu_s for cpu_s, _ in turns) / sum(count for _, count in turns) * 1e6
 
 
 def main() -> int:
