@@ -31,10 +31,11 @@ class _Nobody:
 
 
 class Alternating:
-    """Changes who watches fifty times a second, and notes CPU time and requests of each turn.
+    """Changes who watches fifty times a second, and notes what each turn cost.
 
     Attributes:
-        turns: seconds of CPU time and requests, by who watched; one pair per round of all.
+        turns: requests, seconds of CPU time, and how many of them were spent in watching, by who
+            watched; one entry per round of all.
     """
 
     def __init__(self, observers: Mapping[str, RequestObserver]) -> None:
@@ -42,12 +43,15 @@ class Alternating:
         self._observers = observers
         self._observer: RequestObserver = _Nobody()
         self._requests = 0
-        self.turns: dict[str, list[tuple[float, int]]] = {name: [] for name in observers}
+        self._watching_s = 0.0
+        self.turns: dict[str, list[tuple[int, float, float]]] = {name: [] for name in observers}
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count it, and tell who watches now."""
         self._requests += 1
+        before_s = time.thread_time()
         self._observer.request_ended(record)
+        self._watching_s += time.thread_time() - before_s
 
     async def run(self) -> None:
         """Change turns until cancelled."""
@@ -57,10 +61,11 @@ class Alternating:
             rng.shuffle(names)
             for name in names:
                 self._observer = self._observers[name]
-                requests, cpu_s = self._requests, time.process_time()
+                before = (self._requests, time.process_time(), self._watching_s)
                 await asyncio.sleep(_TURN_S)
-                turn = (time.process_time() - cpu_s, self._requests - requests)
-                self.turns[name].append(turn)
+                after = (self._requests, time.process_time(), self._watching_s)
+                requests, cpu_s, watching_s = (b - a for a, b in zip(before, after, strict=True))
+                self.turns[name].append((int(requests), cpu_s, watching_s))
 
 
 def _serve(result: Path, arguments: list[str]) -> int:
