@@ -110,6 +110,7 @@ def policies(draw: st.DrawFn) -> SchedulingPolicy:
             max_bytes=draw(st.sampled_from((1_000_000, 1_000_000, 1_500))),
             max_non_critical_requests=draw(st.sampled_from((1_000, 1_000, 3, 1))),
             timeout_s=draw(st.sampled_from((30.0, 30.0, 0.5))),
+            preempts=draw(st.booleans()),
         ),
         retry=RetryPolicy(
             max_attempts=draw(st.sampled_from((3, 3, 2, 1))),

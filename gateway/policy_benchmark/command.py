@@ -45,7 +45,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--profile", metavar="NAME", help="engine profile instead of its own")
     parser.add_argument("--servers", metavar="N", type=int, help="servers instead of its own")
     parser.add_argument("--load", metavar="X[,...]", help="fractions of the closed-form bound")
-    parser.add_argument("--seeds", metavar="N", type=int, help="seeds 1..N (default 3)")
+    parser.add_argument("--seeds", metavar="N", type=int, help="number of seeds (default 3)")
+    parser.add_argument(
+        "--first-seed", metavar="N", type=int, default=1, help="the lowest of them (default 1)"
+    )
     parser.add_argument("--requests", metavar="N", type=int, help="measured requests of a run")
     parser.add_argument("--warmup", metavar="SECONDS", type=float, help="before they are measured")
     parser.add_argument(

@@ -114,19 +114,22 @@ def policy_kinds() -> dict[str, PolicyKind]:
 
 
 def _ours() -> list[PolicyKind]:
-    """The real scheduler, as shipped and with each fairness dimension that is built."""
+    """The real scheduler: as shipped, by each fairness dimension, and with preemption."""
 
-    def kind(name: str, fairness: FairnessPolicy) -> PolicyKind:
+    def kind(name: str, change: Callable[[SchedulingPolicy], SchedulingPolicy]) -> PolicyKind:
         def build(context: PolicyContext) -> FleetPolicy:
-            return build_scheduler(replace(context.policy, fairness=fairness), context.rng)
+            return build_scheduler(change(context.policy), context.rng)
 
         return PolicyKind(name=name, build=build, wants_progress=True, forecasts=True)
 
-    variants = [
-        kind(f"{OURS}:{dimension}", FairnessPolicy(dimension=dimension))
-        for dimension in FairnessDimension
-    ]
-    return [kind(OURS, FairnessPolicy()), *variants]
+    def by(dimension: FairnessDimension) -> Callable[[SchedulingPolicy], SchedulingPolicy]:
+        return lambda policy: replace(policy, fairness=FairnessPolicy(dimension=dimension))
+
+    def preempting(policy: SchedulingPolicy) -> SchedulingPolicy:
+        return replace(policy, queue=replace(policy.queue, preempts=True))
+
+    variants = [kind(f"{OURS}:{dimension}", by(dimension)) for dimension in FairnessDimension]
+    return [kind(OURS, lambda policy: policy), *variants, kind(f"{OURS}:preempt", preempting)]
 
 
 def _immediate() -> list[PolicyKind]:

@@ -60,10 +60,13 @@ def user_request(arguments: Namespace) -> UserRequest:
     seeds = arguments.seeds or (1 if arguments.quick else 3)
     if seeds < 1:
         raise BenchmarkError("--seeds needs at least 1")
+    first = arguments.first_seed
+    if first < 0:
+        raise BenchmarkError("--first-seed: expected at least 0")
     workloads = tuple(_adapted(load_workload(name), arguments) for name in names)
     for workload in workloads:
         find_profile(workload.servers.profile)
-    return UserRequest(workloads, tuple(policies), loads, tuple(range(1, seeds + 1)))
+    return UserRequest(workloads, tuple(policies), loads, tuple(range(first, first + seeds)))
 
 
 def _adapted(workload: Workload, arguments: Namespace) -> Workload:

@@ -70,9 +70,11 @@ class Lease:
         "_decision",
         "_dispatched",
         "_driver",
+        "_given_up",
         "_over",
         "_streaming",
         "_streams",
+        "_task",
         "_waiter",
         "request",
         "stream_events",
@@ -83,8 +85,10 @@ class Lease:
         self._streams = driver.streams
         self._decision: Decision | None = None
         self._dispatched: Dispatch | None = None
+        self._given_up = False
         self._over = False
         self._streaming = False
+        self._task: asyncio.Task[object] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.request = request
         self.stream_events = 0
@@ -107,8 +111,11 @@ class Lease:
     async def dispatch(self) -> Dispatch:
         """Wait for a server. After a retryable failure, wait for the next one.
 
+        If the request is given up while it runs there, the calling task is cancelled; see
+        `given_up`.
+
         Raises:
-            NotAdmitted: the request was refused or given up; the lease is over.
+            NotAdmitted: the request was refused or given up.
         """
         while self._decision is None:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -118,8 +125,19 @@ class Lease:
                 self._waiter = None
         decision = self._decision
         if isinstance(decision, Dispatch):
+            self._task = asyncio.current_task()
             return decision
         raise NotAdmitted(decision.reason, decision.retry_after_s)
+
+    def given_up(self) -> NotAdmitted | None:
+        """Why the task was cancelled, if the scheduler gave the request up and nobody else did it.
+
+        Call it once, in the task that was cancelled, when the upstream is closed.
+        """
+        decision, task = self._decision, self._task
+        if not self._given_up or task is None or decision is None or isinstance(decision, Dispatch):
+            return None
+        return None if task.uncancel() else NotAdmitted(decision.reason, decision.retry_after_s)
 
     def first_token(self) -> None:
         """Tell the arrival of the first output token; once per attempt, streamed answers only."""
@@ -143,7 +161,8 @@ class Lease:
         event = DispatchFailed(self.request.id, kind, retryable)
         if retryable:
             self._leave_backend()
-            self._decision = None
+            if isinstance(self._decision, Dispatch):
+                self._decision = None
             self._driver.deliver(event)
         else:
             self._end(event)
@@ -159,9 +178,13 @@ class Lease:
             self._dispatched = decision
             self.stream_events = 0
             self._streams.opened(decision.backend_id, self.request.id, self)
+        elif self._dispatched is not None:
+            # The server is released when the task has left it; one that has not yet heard of its
+            # dispatch hears of this instead.
+            if self._waiter is None and self._task is not None:
+                self._given_up = self._task.cancel()
         else:
             self._over = True
-            self._leave_backend()
             self._driver.close(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

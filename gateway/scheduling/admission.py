@@ -38,11 +38,19 @@ class Admission:
             return RefusalReason.NO_CAPACITY
         return None
 
-    def wait(self, tracked: TrackedRequest, *, now: float) -> None:
-        """Put a request into the queue; what is late already goes to its late lane."""
+    def wait(self, tracked: TrackedRequest, *, room_comes: bool = False, now: float) -> None:
+        """Put a request into the queue; what is late already goes to its late lane.
+
+        Where `room_comes`, a server is about to be open to it: what is late is not known by the
+        servers as they are.
+        """
         self._drain_rate.none_is_open(now=now)
         self._rules.order.waits(tracked, self._queue.waiting_services())
-        self._set_late_at(tracked, now)
+        if room_comes:
+            spare = 1.0 - self._rules.capacity.margin_of(tracked)
+            tracked.late_at = now + spare * (tracked.arrived_at + tracked.ttft_bound_s - now)
+        else:
+            self._set_late_at(tracked, now)
         tracked.home = home_of(tracked, self._ledger.serving(tracked.target))
         if tracked.late_at <= now:
             tracked.late = True

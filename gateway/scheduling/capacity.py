@@ -10,6 +10,7 @@ from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.server_outlook import pace_s
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _REPORT_HOLDS_S = 1.0
@@ -77,10 +78,18 @@ class Capacity:
             backend.sequences + backend.external_running >= policy.max_requests_per_backend
             or backend.pending_prefill_tokens
             >= policy.engine_backlog_steps * backend.chunk_budget_tokens
-        ) or (
-            waiting is not None
-            and waiting > policy.max_engine_waiting
-            and waiting - (backend.load.waiting_deferred or 0) > policy.max_engine_waiting
+            or (
+                waiting is not None
+                and waiting > policy.max_engine_waiting
+                and self.engine_queues(backend, now=now)
+            )
+        )
+
+    def engine_queues(self, backend: BackendState, *, now: float) -> bool:
+        """Whether the engine's own queue was long of late; an old report tells nothing."""
+        waiting = backend.load.waiting or 0
+        return (
+            waiting - (backend.load.waiting_deferred or 0) > self._policy.max_engine_waiting
             and now - (backend.load_taken_at or 0.0) <= _REPORT_HOLDS_S
         )
 
@@ -172,7 +181,7 @@ class Capacity:
             reserved_tokens = backend.kv_reserved_tokens - backend.shared.saved_tokens
             used = max(used, reserved_tokens / backend.kv_capacity_tokens)
         allowed_s = policy.margin_critical * backend.strictest_tpot_s
-        return max(used, self._predictor.pace_s(backend) / allowed_s)
+        return max(used, pace_s(backend) / allowed_s)
 
     def margin_of(self, tracked: TrackedRequest) -> float:
         """The share of its bounds that a request's forecast may use."""
@@ -247,17 +256,20 @@ class Capacity:
             kv_tokens is None
             or backend.kv_reserved_tokens + needed <= kv_tokens
             or tracked.prompt_tokens > kv_tokens
-            or _fits_shared(backend, tracked, kv_tokens)
+            or kv_shortage(backend, tracked) <= 0.0
         )
 
 
-def _fits_shared(backend: BackendState, tracked: TrackedRequest, kv_tokens: int) -> bool:
-    """Whether there is room when what prompts have in common is counted once."""
+def kv_shortage(backend: BackendState, tracked: TrackedRequest) -> float:
+    """Tokens of KV cache that are missing for a request; what prompts share is counted once."""
+    kv_tokens = backend.kv_capacity_tokens
+    if kv_tokens is None:
+        return 0.0
     shared, blocks = backend.shared, tracked.request.prefix_blocks
     adapter = backend.adapter_of(tracked.target)
     needed = tracked.prompt_tokens + tracked.expected_output_tokens
     needed -= shared.in_common(adapter, blocks, tracked.block_tokens)
-    return backend.kv_reserved_tokens - shared.saved_tokens + needed <= kv_tokens
+    return backend.kv_reserved_tokens - shared.saved_tokens + needed - kv_tokens
 
 
 def exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:

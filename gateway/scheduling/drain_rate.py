@@ -29,6 +29,10 @@ class _Rate:
         self._weight = self._weight * exp((self._at - now) / _MEMORY_S) + 1.0
         self._at = now
 
+    def take_back(self, now: float) -> None:
+        self._weight = max(0.0, self._weight * exp((self._at - now) / _MEMORY_S) - 1.0)
+        self._at = now
+
     def at(self, now: float) -> float:
         return self._weight * exp((self._at - now) / _MEMORY_S) / _MEMORY_S
 
@@ -81,6 +85,11 @@ class DrainRate:
         self._all.count(now)
         if not critical:
             self._non_critical.count(now)
+
+    def preempted(self, *, now: float) -> None:
+        """A Non-Critical request was given up again: its dispatch served nobody."""
+        self._all.take_back(now)
+        self._non_critical.take_back(now)
 
     def non_critical_wait_s(self, *, critical: int, non_critical: int, now: float) -> float:
         """How long a Non-Critical arrival that found no server open would wait behind so many.

@@ -10,23 +10,19 @@ followed as a bias and a spread (forecast_error.py).
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import BackendId, Forecast
-from gateway.scheduling.outlook import NEVER, NO_GLANCE, NO_OUTLOOK, Glance, Outlook
+from gateway.scheduling.outlook import NEVER, NO_GLANCE, Glance
 from gateway.scheduling.pool_timings import PoolTimings
 from gateway.scheduling.prediction import Prediction
+from gateway.scheduling.server_outlook import glance_of, look
 from gateway.scheduling.server_timing import ServerTiming
 from gateway.scheduling.step_time import StepTimePrior
+from gateway.scheduling.told_spread import ToldSpread
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _REACHES_ENGINE = 0.6
 """Share of the fixed overhead that passes before the engine's scheduler sees a request."""
-_MOST_INTERFERENCE = 0.8
-"""Share of the engine's time that prefills are believed to take at most."""
-_KNOWN_SAMPLES = 20
-"""Samples after which it is known what a server can never do."""
 _LONGEST_REPORT_S = 2.0
 """Reports of progress further apart than this are not compared: the server was idle between."""
-_OUTLOOK_KEPT_S = 0.5
-"""The rate of prefills is forgotten over seconds, also while nothing happens on a server."""
 
 
 class LatencyPredictor:
@@ -35,6 +31,7 @@ class LatencyPredictor:
     def __init__(self, *, prior: StepTimePrior) -> None:
         """Start from `prior` for every server."""
         self._timings = PoolTimings(prior=prior)
+        self._told_spread = ToldSpread(prior.spread)
 
     def timing(self, backend_id: BackendId) -> ServerTiming:
         """What is known of the server's speed; of one without samples, the mean of the others."""
@@ -125,7 +122,7 @@ class LatencyPredictor:
         """
         timing = self.timing(backend.id)
         tpot_s = timing.blend.tell_s(prediction.raw_tpot_s)
-        p90_s = tpot_s * timing.told_error.p90_factor
+        p90_s = tpot_s * self._told_spread.p90_factor(len(backend.in_flight))
         return Forecast(prediction.ttft_s, prediction.ttft_p90_s, tpot_s, p90_s)
 
     def glance(self, backend: BackendState, *, now: float) -> Glance:
@@ -133,76 +130,19 @@ class LatencyPredictor:
         if now >= backend.fresh_until:
             self._look(backend, now)
         if backend.glance is NO_GLANCE:
-            backend.glance = self._new_glance(backend)
+            backend.glance = glance_of(backend)
         return backend.glance
 
-    def pace_s(self, backend: BackendState) -> float:
-        """TPOT at the server as it was last looked at; 0 before. Changes nothing."""
-        if backend.glance is NO_GLANCE and backend.outlook is not NO_OUTLOOK:
-            return self._new_glance(backend).tpot_s
-        return backend.glance.tpot_s
-
     def _look(self, backend: BackendState, now: float) -> None:
-        """Make the server's outlook anew; its glance is made when it is asked for."""
         timing = self.timing(backend.id)
         if timing.unknown and not backend.in_flight:
             timing = self._timings.restarted(backend.id, now=now)
-        decode, prefill = timing.decode, timing.prefill
-        ttft, tpot = timing.ttft_error, timing.tpot_error
-        sequences = backend.decoding + backend.external_running
-        base_s = decode.predict(sequences, backend.context_tokens + backend.external_context_tokens)
-        room = max(1, int(backend.chunk_budget_tokens - sequences))
-        per_token_s = prefill.per_token_s
-        share = min(_MOST_INTERFERENCE, per_token_s * timing.prefill_rate(now))
-        backend.outlook = tuple.__new__(  # the generated constructor would cost a third of all
-            Outlook,
-            (
-                bool(backend.in_flight) or sequences >= 1.0,
-                base_s,
-                room,
-                decode.per_sequence_s,
-                decode.per_context_token_s,
-                per_token_s,
-                prefill.overhead_s,
-                1.0 / (1.0 - share),
-                per_token_s * room,
-                ttft.median_factor,
-                ttft.p90_factor,
-                ttft.steepness,
-                tpot.median_factor,
-                tpot.p90_factor,
-                tpot.steepness,
-                timing.trust,
-            ),
-        )
-        backend.glance = NO_GLANCE
-        backend.fresh_until = now + _OUTLOOK_KEPT_S
-
-    def _new_glance(self, backend: BackendState) -> Glance:
-        """What the server's outlook comes to for a request of average kind."""
-        outlook = backend.outlook
-        base_s, per_token_s = outlook.base_s, outlook.per_prefill_token_s
-        stretch = min(outlook.stretch, 1.0 + outlook.most_interference_s / base_s)
-        ttft_per_token_s = (per_token_s + base_s / outlook.room) * outlook.ttft_median
-        pending_s = backend.pending_prefill_tokens * ttft_per_token_s
-        per_s = stretch * outlook.tpot_median
-        return Glance(
-            (outlook.overhead_s + base_s) * outlook.ttft_median + pending_s,
-            ttft_per_token_s,
-            (base_s + outlook.per_sequence_s) * per_s,
-            outlook.per_context_token_s * per_s,
-            1.0 / stretch,
-            per_token_s,
-        )
+        look(backend, timing, now=now)
 
     def is_known(self, backend_id: BackendId) -> bool:
         """Whether enough was learned of the server to judge what it can never do."""
         timing = self._timings.find(backend_id)
-        return (
-            timing is not None
-            and timing.decode.samples >= _KNOWN_SAMPLES
-            and timing.prefill.samples >= _KNOWN_SAMPLES
-        )
+        return timing is not None and timing.is_known
 
     def alone_s(self, backend: BackendState, tracked: TrackedRequest) -> tuple[float, float]:
         """(TTFT, TPOT) the request would have on this server if it were idle."""
@@ -226,6 +166,8 @@ class LatencyPredictor:
         busy = bool(backend.in_flight) or backend.external_running >= 1.0
         timing.queue.add(tracked.uncached_tokens, now=now, busy=busy)
         timing.count_prefill(tracked.uncached_tokens, now=now)
+        tracked.ahead = len(backend.in_flight)
+        self._told_spread.note_load(tracked.ahead)
 
     def withdrawn(self, backend: BackendState, tracked: TrackedRequest) -> None:
         """The request left the server before its first token."""
@@ -326,19 +268,16 @@ class LatencyPredictor:
             return
         backend.fresh_until = NEVER
         timing = self.timing(backend.id)
+        timing.told_error.judge(forecast_s=told.tpot_s, p90_s=told.tpot_p90_s, actual_s=tpot_s)
         if tracked.dispatched_at < timing.changed_at:
-            timing.told_error.judge(forecast_s=told.tpot_s, p90_s=told.tpot_p90_s, actual_s=tpot_s)
             return
+        self._told_spread.learn(
+            requests=tracked.ahead, held=tpot_s <= told.tpot_p90_s, servers=len(self._timings)
+        )
         timing.tpot_error.learn(
             raw_s=prediction.raw_tpot_s,
             forecast_s=prediction.tpot_s,
             p90_s=prediction.tpot_p90_s,
-            actual_s=tpot_s,
-        )
-        timing.told_error.learn(
-            raw_s=told.tpot_s,
-            forecast_s=told.tpot_s,
-            p90_s=told.tpot_p90_s,
             actual_s=tpot_s,
         )
         timing.blend.learn(raw_s=prediction.raw_tpot_s, actual_s=tpot_s)

@@ -34,12 +34,15 @@ class QueuePolicy:
         max_requests, max_bytes: of all queued requests; bytes are those of whole bodies.
         max_non_critical_requests: of the queued Non-Critical ones.
         timeout_s: longest wait of any request.
+        preempts: whether Non-Critical requests without a token are given up for Critical ones that
+            no server is open to; see preemption.py.
     """
 
     max_requests: int = 10_000
     max_bytes: int = 1 << 30
     max_non_critical_requests: int = 10_000
     timeout_s: float = 30.0
+    preempts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ Contract
 3. Deciding reserves: the ledger and the request's phase change in the same call that returns the
    decision. Every stay in QUEUED ends in exactly one of Dispatch, Reject or Evict, unless a
    RequestCancelled came first. A request stays there once, and once more after each retryable
-   DispatchFailed.
+   DispatchFailed. Where that is wanted, a Non-Critical request without a token may get an Evict
+   after its Dispatch: its stream is to be closed.
 4. Every Dispatch is matched by exactly one of ResponseFinished, DispatchFailed, RequestCancelled,
-   which releases it. In-flight counters cannot leak or go below zero, also when a server leaves
-   and comes back.
+   which releases it, also after an Evict. In-flight counters cannot leak or go below zero, also
+   when a server leaves and comes back.
 5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it
    (what is left to others, see prefix_home.py, is not).
 6. Deterministic: dicts and lists only, ties by sequence number, random draws from the injected
@@ -53,6 +54,7 @@ class Scheduler:
         self._intake = stages.intake
         self._admission = stages.admission
         self._turns = stages.turns
+        self._preemption = stages.preemption
         self._dispatcher = stages.dispatcher
         self._flights = stages.flights
         self._tracked: dict[RequestId, TrackedRequest] = {}
@@ -175,7 +177,7 @@ class Scheduler:
             self._reject(tracked.request.id, refusal, retry_after_s=retry_after_s)
             return
         self._tracked[tracked.request.id] = tracked
-        self._admission.wait(tracked, now=now)
+        self._wait(tracked, now)
         # A late request gains nothing by waiting: the best of the open servers will do.
         if tracked.late or servers_kept:
             self._fill(self._ledger.backends, now)
@@ -195,7 +197,7 @@ class Scheduler:
             self._fill([backend], now)
 
     def _on_finished(self, event: ev.ResponseFinished, now: float) -> None:
-        tracked = self._in_flight(event.request_id)
+        tracked = self._ending(event.request_id, now)
         if tracked is None:
             return
         tokens = self._flights.completed(tracked, event.usage, now=now) if event.ok else 0
@@ -204,7 +206,7 @@ class Scheduler:
         self._release(tracked, now)
 
     def _on_failed(self, event: ev.DispatchFailed, now: float) -> None:
-        tracked = self._in_flight(event.request_id)
+        tracked = self._ending(event.request_id, now)
         if tracked is None:
             return
         backend = self._flights.failed(tracked, event.kind, now=now)
@@ -216,7 +218,7 @@ class Scheduler:
             del self._tracked[event.request_id]
         elif self._admission.may_return(tracked, event.kind):
             tracked.enter(RequestPhase.QUEUED)
-            self._admission.wait(tracked, now=now)
+            self._wait(tracked, now)
             self._fill(self._ledger.backends, now)
             return
         else:
@@ -225,17 +227,16 @@ class Scheduler:
 
     def _on_cancelled(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)
-        if tracked is None:
-            self._ignored_events += 1
-            return
-        was_queued = tracked.phase is RequestPhase.QUEUED
-        tracked.enter(RequestPhase.CANCELLED)
-        if was_queued:
+        if tracked is not None and tracked.phase is RequestPhase.QUEUED:
+            tracked.enter(RequestPhase.CANCELLED)
             del self._tracked[request_id]
             self._turns.end_hold(tracked)
             self._queue.forget(tracked)
             self._fill(self._ledger.backends, now)
-        else:
+            return
+        tracked = self._ending(request_id, now)
+        if tracked is not None:
+            tracked.enter(RequestPhase.CANCELLED)
             unused_tokens = tracked.expected_output_tokens - tracked.output_tokens
             self._rules.order.served(tracked, output_tokens=-unused_tokens)
             self._release(tracked, now)
@@ -306,12 +307,32 @@ class Scheduler:
             self._ignored_events += 1
         return backend
 
-    def _in_flight(self, request_id: RequestId) -> TrackedRequest | None:
+    def _ending(self, request_id: RequestId, now: float) -> TrackedRequest | None:
+        """The request in flight that ends; of one that was given up, it only frees the server."""
         tracked = self._tracked.get(request_id)
         if tracked is None or tracked.phase is RequestPhase.QUEUED:
             self._ignored_events += 1
             return None
+        if tracked.phase is RequestPhase.EVICTED:
+            self._release(tracked, now)
+            self._preempt(self._preemption.for_waiting(now=now), now)
+            return None
         return tracked
+
+    def _wait(self, tracked: TrackedRequest, now: float) -> None:
+        """Let a request wait, for those that are given up for it if there are any."""
+        given_up = self._preemption.for_arrival(tracked, now=now)
+        self._admission.wait(tracked, room_comes=bool(given_up), now=now)
+        self._preempt(given_up, now)
+
+    def _preempt(self, given_up: Sequence[TrackedRequest], now: float) -> None:
+        """Give up Non-Critical requests without a token; they hold their servers until closed."""
+        for tracked in given_up:
+            self._adherence.settle(tracked, missed=True, now=now)
+            self._rules.order.refunded(tracked)
+            tracked.enter(RequestPhase.EVICTED)
+            self._knowledge.drain_rate.preempted(now=now)
+            self._tell_evicted(tracked, RefusalReason.PREEMPTED, now)
 
     def _reject(
         self, request_id: RequestId, reason: RefusalReason, *, retry_after_s: float | None = None
@@ -327,5 +348,8 @@ class Scheduler:
     def _give_up(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
         tracked.enter(RequestPhase.EVICTED)
         del self._tracked[tracked.request.id]
+        self._tell_evicted(tracked, reason, now)
+
+    def _tell_evicted(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
         retry_after_s = self._admission.retry_after_s(now=now)
         self._decisions.append(Evict(tracked.request.id, reason, retry_after_s))

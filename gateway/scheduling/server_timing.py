@@ -11,6 +11,8 @@ from gateway.scheduling.step_time import DecodeFit, PrefillFit
 
 _PREFILL_RATE_MEMORY_S = 10.0
 _LOAD_MEMORY = 0.1
+_KNOWN_SAMPLES = 20
+"""Samples after which it is known what a server can never do."""
 _LEAST_DECODING = 0.3
 """Share of a step that decoding is believed to take at least."""
 
@@ -39,7 +41,7 @@ class ServerTiming:
         decode, prefill: coefficients of the engine's step time.
         queue: where the engine stands in its prefills.
         ttft_error, tpot_error: of the forecasts that decisions are made by.
-        blend, told_error: what is told of TPOT, and the errors of that.
+        blend, told_error: what is told of TPOT, and the errors of that; its p90 is the pool's.
         changed_at: when the server last changed its speed; what was forecast before teaches
             nothing.
         adapter_load_s: mean time that loading an adapter added to a first token.
@@ -87,6 +89,11 @@ class ServerTiming:
     def unknown(self) -> bool:
         """Whether nothing was learned of its speed yet."""
         return not self.decode.samples and not self.prefill.samples
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough was learned to judge what the server can never do."""
+        return self.decode.samples >= _KNOWN_SAMPLES and self.prefill.samples >= _KNOWN_SAMPLES
 
     @property
     def trust(self) -> float:

@@ -51,6 +51,7 @@ class TrackedRequest:
         expected_output_tokens: estimate for the whole answer, all choices together.
         output_tokens: tokens so far, all choices together.
         prediction: times forecast at its last dispatch; `told` is what others are told of it.
+        ahead: requests that were on its server when it was sent there.
         late_at: when it can no longer meet its objective; `late` once that was noticed.
         counted: whether its outcome is in its service's adherence.
         impossible: whether no idle server could meet its objective; its misses burn nothing.
@@ -67,6 +68,7 @@ class TrackedRequest:
 
     __slots__ = (
         "adapter",
+        "ahead",
         "arrived_at",
         "attempts",
         "backend_id",
@@ -126,6 +128,7 @@ class TrackedRequest:
         self.adapter: str | None = None
         self.prediction: Prediction | None = None
         self.told: Forecast | None = None
+        self.ahead = 0
         self.dispatched_at = arrived_at
         self.first_token_at: float | None = None
         self.prompt_tokens = 0

@@ -22,6 +22,8 @@ from gateway.wire.error_response import (
     stream_error_event,
 )
 
+_ENDED_BY_US = frozenset({RefusalReason.DEADLINE, RefusalReason.PREEMPTED})
+"""Of a request that is stopped: that the client had left is not why."""
 _AFTER_FAILURES_S = 1.0
 """When to try again where servers failed: how long the queue is has nothing to do with that."""
 
@@ -92,6 +94,10 @@ class Attempts:
         except TimeoutError:
             self._stop(RefusalReason.DEADLINE)
         except asyncio.CancelledError:
+            refusal = self._lease.given_up()
+            if refusal is not None:
+                self._stop(refusal.reason, retry_after_s=refusal.retry_after_s)
+                return
             # Most often the client has left, and this writes to nobody. If it is still there, it
             # is the gateway that stops.
             self._stop(RefusalReason.DRAINING)
@@ -194,7 +200,7 @@ class Attempts:
             model = self._facts.model
             self._answer(refusal_answer(reason, retry_after_s=retry_after_s, model=model))
 
-    def _stop(self, reason: RefusalReason) -> None:
+    def _stop(self, reason: RefusalReason, *, retry_after_s: float | None = None) -> None:
         """Tell a client that is still there that its request is given up; not if it has it all."""
         if self._progress.outcome is not None:
             return
@@ -206,12 +212,12 @@ class Attempts:
             return
         outcome = Outcome.STREAM_ERROR if self._channel.started else outcome_of_refusal(reason)
         if not self._channel.started:
-            self._answer(refusal_answer(reason))
+            self._answer(refusal_answer(reason, retry_after_s=retry_after_s))
         elif self._forwarded.resumes:
             self._end_with_event(reason)
         elif relay is not None:
             relay.break_off(reason)
-        if self._channel.complete or reason is RefusalReason.DEADLINE:
+        if self._channel.complete or reason in _ENDED_BY_US:
             self._progress.end(outcome, reason)
 
     def _end_with_event(self, reason: FailureKind | RefusalReason) -> None:

@@ -67,7 +67,8 @@ def read_file(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise fault(f"{path}:{line}", "", f"not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # The last two: a date that there is not, a number of thousands of digits, endless brackets.
         raise fault(str(path), "", f"not valid YAML: {error}") from error
     if values is None:
         return {}
@@ -93,7 +94,13 @@ def _read_keys(path: Path) -> tuple[ApiKeySettings, ...]:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a later key silently replace an earlier one; a configuration must not."""
+    """YAML lets a later key silently replace an earlier one, and a list hold itself; a
+    configuration must not.
+    """  # noqa: D205 - one sentence
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, ARG002, FBT001, FBT002 - the signature is PyYAML's
+        # From the inside out, PyYAML refuses what holds itself.
+        return super().construct_object(node, deep=True)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the signature is PyYAML's
         seen = set()

@@ -74,6 +74,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             max_bytes=pool.queue_max_bytes,
             max_non_critical_requests=pool.queue_max_non_critical_requests,
             timeout_s=pool.queue_timeout,
+            preempts=pool.preempt_non_critical,
         ),
         retry=RetryPolicy(
             max_attempts=pool.retry_max_attempts,

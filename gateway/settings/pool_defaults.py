@@ -46,6 +46,11 @@ class PoolBasics(BaseModel):
         _QUEUE.timeout_s,
         description="longest wait in the queue, unless the service has its own max_queue_wait",
     )
+    preempt_non_critical: bool = Field(
+        default=_QUEUE.preempts,
+        description="give up Non-Critical requests without a token (503) where that makes room for"
+        " a Critical one that no server is open to",
+    )
     retry_max_attempts: CountFromOne = Field(
         _RETRY.max_attempts, description="servers tried for one request, the first included"
     )

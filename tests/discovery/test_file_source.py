@@ -54,6 +54,7 @@ def test_an_empty_list_takes_all_servers_out(tmp_path: Path) -> None:
         ("server: []", "server: unknown key; did you mean servers?"),
         ("servers: [{url: 'http://a:1', drains: 1}]", "servers[0].drains: unknown key"),
         ("servers: [", "not valid YAML"),
+        ("servers: [2024-13-45]", "not valid YAML"),
         ("", "servers: missing, and required"),
     ],
 )

@@ -62,6 +62,15 @@ def test_policies_see_the_same_arrivals(tmp_path: Path, small: str) -> None:
     assert offered[0] == offered[1]
 
 
+def test_seeds_can_be_others_than_the_first(tmp_path: Path, small: str) -> None:
+    out = tmp_path / "out.json"
+    benchmark(
+        tmp_path, "--workload", small, "--policies", "random", "--seeds", "2", "--first-seed", "7",
+        "--json", str(out),
+    )  # fmt: skip
+    assert [r["seed"] for r in report_of(out)["runs"]] == [7, 8]
+
+
 def test_a_repeated_run_comes_from_the_cache(tmp_path: Path, small: str) -> None:
     arguments = ("--workload", small, "--policies", "random", "--seeds", "1", "--json")
     benchmark(tmp_path, *arguments, str(tmp_path / "a.json"))
@@ -145,6 +154,7 @@ def test_a_stand_in_for_a_missing_trace_is_announced(
         (["--workload", "chat", "--servers", "0"], "--servers: expected 1 to 10000"),
         (["--workload", "acu", "--servers", "3"], "acu kills as many"),
         (["--workload", "chat", "--seeds", "-1"], "--seeds needs at least 1"),
+        (["--workload", "chat", "--first-seed", "-1"], "--first-seed: expected at least 0"),
         (["--workload", "chat", "--requests", "0"], "--requests: expected at least 1"),
         (["--workload", "chat", "--find-rate", "1"], "between 0 and 1"),
         (["--workload", "chat", "--find-rate", "x"], "--find-rate"),

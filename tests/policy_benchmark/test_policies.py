@@ -15,7 +15,7 @@ BASELINES = {
 
 
 def test_every_baseline_and_ours_are_there() -> None:
-    ours = {"gateway", *(f"gateway:{dimension}" for dimension in FairnessDimension)}
+    ours = {"gateway", "gateway:preempt", *(f"gateway:{d}" for d in FairnessDimension)}
     assert set(policy_kinds()) == BASELINES | ours
 
 

@@ -37,6 +37,7 @@ def driver_of(
     slots: int = 1,
     observers: Sequence[SchedulerObserver] = (),
     queue_timeout_s: float = QUEUE_TIMEOUT_S,
+    preempts: bool = False,
 ) -> SchedulerDriver:
     """A driver of a pool whose servers take `slots` requests each.
 
@@ -46,7 +47,7 @@ def driver_of(
         make_service("chat", priority=0),
         make_service("impatient", max_queue_wait_s=1.0),
         slots=slots,
-        queue=QueuePolicy(timeout_s=queue_timeout_s),
+        queue=QueuePolicy(timeout_s=queue_timeout_s, preempts=preempts),
     )
     driver = SchedulerDriver(
         scheduler=build_scheduler(policy, Random(1)),

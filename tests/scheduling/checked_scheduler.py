@@ -40,7 +40,7 @@ class _Life:
     request: InferenceRequest
     service: LLMService
     expires_at: float
-    state: Literal["queued", "in flight", "over"] = "queued"
+    state: Literal["queued", "in flight", "given up", "over"] = "queued"
     backend_id: BackendId | None = None
     tried: list[BackendId] = field(default_factory=list)
     attempts: int = 0
@@ -143,7 +143,8 @@ class CheckedScheduler:
         waiting = [t.request.id for t in queued(self.scheduler)]
         assert self.ids_in("queued") == waiting, f"after {event}: {decisions}"
         assert on_servers(self.scheduler) == {
-            request_id: self.lives[request_id].backend_id for request_id in self.ids_in("in flight")
+            request_id: self.lives[request_id].backend_id
+            for request_id in self.ids_in("in flight", "given up")
         }
         if arrived is not None:
             self._check_arrival(self.lives[arrived], decisions)
@@ -169,14 +170,15 @@ class CheckedScheduler:
                     self.lives[request.id] = _Life(request, service, self.now + patience_s)
                     return request.id
             case ev.RequestCancelled(request_id):
-                self._end_if(request_id, "queued", "in flight")
+                self._end_if(request_id, "queued", "in flight", "given up")
             case ev.ResponseFinished(request_id):
-                self._end_if(request_id, "in flight")
+                self._end_if(request_id, "in flight", "given up")
             case ev.DispatchFailed(request_id):
                 life = self.lives.get(request_id)
                 if life is not None and life.state == "in flight":
                     retried = event.retryable and not life.has_token
                     life.state = "queued" if retried else "over"
+                self._end_if(request_id, "given up")
             case ev.FirstTokenReceived(request_id):
                 if request_id in self.ids_in("in flight"):
                     self.lives[request_id].has_token = True
@@ -207,6 +209,9 @@ class CheckedScheduler:
 
     def _check_refusal(self, refusal: Reject | Evict, arrived: RequestId | None) -> None:
         life = self.lives[refusal.request_id]
+        if refusal.reason is RefusalReason.PREEMPTED:
+            self._check_preemption(life, refusal)
+            return
         assert life.state == "queued", f"{refusal}, but it is {life.state}"
         life.state = "over"
         waiting = [other for other in self.lives.values() if other.state == "queued"]
@@ -227,6 +232,19 @@ class CheckedScheduler:
             assert not is_critical(life.service.priority), f"{refusal} is Critical"
         elif refusal.reason is not RefusalReason.ATTEMPTS_EXHAUSTED:
             assert life.expires_at <= self.now, f"{refusal} before its time"
+
+    def _check_preemption(self, life: _Life, refusal: Reject | Evict) -> None:
+        """Only what has no token is given up, for a Critical one that waits, and once."""
+        assert self._policy.queue.preempts
+        assert isinstance(refusal, Evict)
+        assert life.state == "in flight", f"{refusal}, but it is {life.state}"
+        assert not life.has_token, f"{refusal} is streaming"
+        assert not is_critical(life.service.priority), f"{refusal} is Critical"
+        assert any(
+            other.state == "queued" and is_critical(other.service.priority)
+            for other in self.lives.values()
+        ), f"{refusal} for nobody"
+        life.state = "given up"
 
     def _fits(self, life: _Life, waiting: Sequence[_Life]) -> bool:
         """Whether the queue has room for a request, for a Critical one by giving up others."""
@@ -255,7 +273,7 @@ class CheckedScheduler:
         there = [
             other
             for other in self.lives.values()
-            if other.state == "in flight" and other.backend_id == dispatch.backend_id
+            if other.state in ("in flight", "given up") and other.backend_id == dispatch.backend_id
         ]
         sequences = sum(other.request.choices for other in there) + life.request.choices
         limit = self._policy.capacity.max_requests_per_backend

@@ -5,18 +5,21 @@ change nothing else.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
+from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import is_kept
 
-_ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING})
+_ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING, RequestPhase.EVICTED})
+"""One that was given up there is counted until its stream is known to be closed."""
 
 
 def assert_invariants(scheduler: Scheduler, *, now: float) -> None:
@@ -79,7 +82,22 @@ def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    return bool(scheduler._turns.open_for(head, [backend], now=now))
+    look = scheduler._turns.open_for
+    return bool(_without_trace(scheduler, backend, lambda: look(head, [backend], now=now)))
+
+
+def _without_trace(
+    scheduler: Scheduler, backend: BackendState, look: Callable[[], list[OpenServer]]
+) -> list[OpenServer]:
+    """Looking at a server for the first time fixes what its forecasts start from: undo that."""
+    predictor = scheduler._flights._predictor
+    was_known = predictor.known_timing(backend.id) is not None
+    kept = backend.outlook, backend.glance, backend.fresh_until
+    found = look()
+    backend.outlook, backend.glance, backend.fresh_until = kept
+    if not was_known:
+        predictor.forget(backend.id)
+    return found
 
 
 def _is_left(
@@ -91,8 +109,9 @@ def _is_left(
     now: float,
 ) -> bool:
     before = [other for other in heads if lane_of(other) > lane_of(head) and other.home is not None]
+    look = scheduler._rules.capacity.open_among
     return any(
-        scheduler._rules.capacity.open_among(other, [backend], now=now)
+        _without_trace(scheduler, backend, partial(look, other, [backend], now=now))
         and not _is_open(scheduler, backend, other, now=now)
         for other in before
         if backend in scheduler._ledger.serving(other.target)

@@ -141,3 +141,12 @@ def test_slots_are_never_oversubscribed_by_what_is_admitted(
         assert len(residency.active) <= max_loras
         assert set(residency.active) <= set(residency.resident)
         assert len(residency.resident) <= max_loras
+
+
+def test_an_adapter_that_others_use_keeps_its_slot() -> None:
+    residency = AdapterResidency(max_loras=2)
+    residency.report(("theirs",), max_loras=None, taken_at=1.0)
+    for number, adapter in enumerate(("a", "b"), start=2):
+        residency.acquire(adapter, now=number)
+        residency.release(adapter, now=number)
+    assert residency.resident == ("theirs", "b")

@@ -74,16 +74,29 @@ class SchedulerRules(RuleBasedStateMachine):
             name = RequestId(f"r{len(self.checked.lives)}")
             self.happens(ev.RequestArrived(world.renamed(request, name), last_chunks))
 
-    @precondition(lambda self: self.has("queued", "in flight"))
+    @precondition(lambda self: self.has("queued", "in flight", "given up"))
     @rule(data=st.data(), request=world.requests())
     def arrives_again(self, data: st.DataObject, request: InferenceRequest) -> None:
-        living = data.draw(self.requests("queued", "in flight"))
+        living = data.draw(self.requests("queued", "in flight", "given up"))
         assert self.happens(ev.RequestArrived(world.renamed(request, living))) == []
 
     @precondition(lambda self: self.has("queued"))
     @rule(data=st.data())
     def is_cancelled_while_queued(self, data: st.DataObject) -> None:
         self.happens(ev.RequestCancelled(data.draw(self.requests("queued"))))
+
+    @precondition(lambda self: self.has("given up"))
+    @rule(data=st.data(), kind=world.failure_kinds)
+    def is_closed_where_it_was_given_up(self, data: st.DataObject, kind: ev.FailureKind) -> None:
+        """Whatever ends it only frees its server; nothing before that is more than ignored."""
+        closed = data.draw(self.requests("given up"))
+        self.happens(ev.FirstTokenReceived(closed))
+        endings: list[ev.SchedulerEvent] = [
+            ev.RequestCancelled(closed),
+            ev.ResponseFinished(closed, TokenUsage()),
+            ev.DispatchFailed(closed, kind, retryable=True),
+        ]
+        self.happens(data.draw(st.sampled_from(endings)))
 
     @precondition(lambda self: self.has("in flight"))
     @rule(data=st.data())
@@ -178,8 +191,9 @@ class SchedulerRules(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not self.sound:
             return
-        while self.has("queued", "in flight"):
-            self.happens(ev.RequestCancelled(self.checked.ids_in("queued", "in flight")[0]))
+        while self.has("queued", "in flight", "given up"):
+            living = self.checked.ids_in("queued", "in flight", "given up")
+            self.happens(ev.RequestCancelled(living[0]))
         assert_everything_is_released(self.checked.scheduler)
         again = build_scheduler(self.policy, Random(self.seed))
         for now, event, decisions in self.history:

@@ -100,6 +100,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("- port\n", "expected keys and values"),
         ("pools:\n  - {name: a, name: b}\n", "gateway.yaml:2: .* key 'name' stands here twice"),
         ("port: \x00", "not valid YAML"),
+        ("pools: [{name: 2024-13-45}]", "not valid YAML: month must be in 1..12"),
+        (f"port: {'9' * 5_000}", "not valid YAML: Exceeds the limit"),
+        ("backends: &own [*own]", "not valid YAML: found unconstructable recursive node"),
+        (f"backends: {'[' * 500}", "not valid YAML"),
     ],
 )
 def test_a_file_that_is_not_a_mapping_is_refused(

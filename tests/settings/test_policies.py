@@ -41,6 +41,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             queue_max_bytes: 2
             queue_max_non_critical_requests: 3
             queue_timeout: 4
+            preempt_non_critical: true
             retry_max_attempts: 5
             retry_budget_ratio: 0.6
             retry_budget_burst: 7
@@ -86,6 +87,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("queue", "max_bytes"): 2,
         ("queue", "max_non_critical_requests"): 3,
         ("queue", "timeout_s"): 4.0,
+        ("queue", "preempts"): True,
         ("retry", "max_attempts"): 5,
         ("retry", "budget_ratio"): 0.6,
         ("retry", "budget_burst"): 7.0,

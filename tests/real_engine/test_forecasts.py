@@ -1,0 +1,73 @@
+"""Forecasts against outcomes, per request, as the request log of the gateway tells both."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+import orjson
+import pytest
+from openai import AsyncOpenAI
+
+from tests.real_engine.engines import ADAPTERS, BASE, Engines
+from tests.real_engine.questions import QUESTION
+
+pytestmark = [
+    pytest.mark.real_engine,
+    pytest.mark.skipif("REQUEST_LOG" not in os.environ, reason="not through a gateway"),
+]
+
+_REQUESTS = 160
+_RATE_RPS = 4.0
+_WARMUP = 40
+
+
+async def _ask(client: AsyncOpenAI, rng: Random) -> None:
+    words = " ".join(rng.choice(("one", "two", "three", "four")) for _ in range(rng.randrange(300)))
+    stream = await client.chat.completions.create(
+        model=rng.choice((BASE, BASE, *ADAPTERS[:2])),
+        messages=[{"role": "user", "content": f"{QUESTION} {words}"}],
+        max_tokens=rng.randrange(16, 96),
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    async for _ in stream:
+        pass
+
+
+def _logged() -> list[dict[str, Any]]:
+    return [
+        orjson.loads(line) for line in Path(os.environ["REQUEST_LOG"]).read_bytes().splitlines()
+    ]
+
+
+def _errors(lines: list[dict[str, Any]], forecast: str, outcome: str) -> list[float]:
+    return [abs(line[forecast] - line[outcome]) / line[outcome] for line in lines if line[outcome]]
+
+
+async def test_forecasts_are_sane(
+    client: AsyncOpenAI, engines: Engines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = len(_logged())
+    rng = Random(1)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_REQUESTS):
+            group.create_task(_ask(client, rng))
+            await asyncio.sleep(rng.expovariate(_RATE_RPS))
+    await engines.become_idle(within_s=30.0)
+    lines = _logged()[before:]
+    assert [line["outcome"] for line in lines] == ["ok"] * _REQUESTS
+    assert all(1e-4 < line["forecast_ttft_s"] < 60.0 for line in lines)
+    assert all(1e-4 < line["forecast_tpot_s"] < 10.0 for line in lines)
+    judged = lines[_WARMUP:]
+    ttft = median(_errors(judged, "forecast_ttft_s", "dispatch_ttft_s"))
+    tpot = median(_errors(judged, "forecast_tpot_s", "tpot_s"))
+    with capsys.disabled():
+        sys.stdout.write(f"\nmedian error of forecasts: TTFT {ttft:.3f}, TPOT {tpot:.3f}\n")
+    assert ttft < 1.0
+    assert tpot < 0.5
