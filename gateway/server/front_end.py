@@ -107,7 +107,8 @@ class FrontEnd:
             answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)
             channel.send_answer(answer, headers + allow)
         else:
-            channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND), headers)
+            detail = "Base URLs of the API end in /v1."
+            channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND, detail=detail), headers)
 
     def _page(
         self, request: web.BaseRequest, channel: ClientChannel, path: str, headers: bytes

@@ -235,8 +235,7 @@ def _failure(kind: FailureKind) -> _Error:  # noqa: PLR0911 (one case per reason
 def _protocol(error: ProtocolError) -> _Error:  # noqa: C901, PLR0911, PLR0912 (a case per reason)
     match error:
         case ProtocolError.NOT_FOUND:
-            message = "There is nothing at this path. Base URLs of the API end in /v1."
-            return _Error(404, "NotFoundError", message)
+            return _Error(404, "NotFoundError", "There is nothing at this path.")
         case ProtocolError.METHOD_NOT_ALLOWED:
             return _Error(405, error, "This path does not take this method.")
         case ProtocolError.BODY_TOO_LARGE:

@@ -163,6 +163,7 @@ def rewrite_body(
     if add_usage:
         options = bytes(members.get("stream_options", NOTHING))
         kept = _members_of(options) if options.startswith(b"{") else {}
+        kept.pop("continuous_usage_stats", None)  # without include_usage it was without effect
         changes["stream_options"] = Raw(msgspec.json.encode(kept | {"include_usage": Raw(b"true")}))
     return msgspec.json.encode(members | changes)
 

@@ -4,7 +4,9 @@ import socket
 import pytest
 
 from gateway.scheduling.events import FailureKind
+from gateway.server.backend_client import BackendClient
 from gateway.server.backend_connection import BackendFailure
+from gateway.server.options import BackendConnectOptions, BackendEndpoint
 from tests.server.client_rig import Recorder, client_of, one_exchange
 from tests.server.raw_server import (
     LAST_CHUNK,
@@ -187,6 +189,29 @@ async def test_a_paused_response_holds_the_server_back_and_is_not_a_stall() -> N
         await task
         assert len(sink.body) == 20_000_000
         client.close()
+
+
+async def test_the_time_in_which_a_response_was_paused_is_no_silence_of_the_server() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+        await peer.gone()
+
+    async with RawServer(script) as server:
+        now = [0.0]
+        options = BackendConnectOptions(endpoint=BackendEndpoint.parse(server.url))
+        client = BackendClient(options, clock=lambda: now[0])
+        sink = Recorder()
+        task = asyncio.create_task(client.exchange(client.compose(b"GET", b"/", b""), sink))
+        await eventually(lambda: sink.body)
+        assert sink.flow is not None
+        sink.flow.pause_reading()
+        now[0] = 60.0
+        sink.flow.resume_reading()
+        assert sink.flow.last_data_at == 60.0
+        client.close()
+        with pytest.raises(BackendFailure):
+            await task
 
 
 async def test_nagle_is_off_towards_the_server() -> None:

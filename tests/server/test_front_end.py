@@ -148,6 +148,14 @@ async def test_everything_else_is_refused_in_the_usual_shape(
             assert ("allow" in response.headers) == (status == 405)
 
 
+async def test_a_client_whose_base_url_lacks_v1_is_told_so() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.post("/chat/completions", chat())
+        response = await client.response()
+        assert response.status == 404
+        assert b"Base URLs of the API end in /v1." in response.body
+
+
 async def test_a_body_that_nobody_reads_closes_the_connection() -> None:
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.send(b"POST /nowhere HTTP/1.1\r\nHost: g\r\nContent-Length: 999999\r\n\r\n")

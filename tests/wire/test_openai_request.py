@@ -357,6 +357,13 @@ def test_asking_for_usage_keeps_the_other_stream_options() -> None:
     }
 
 
+def test_asking_for_usage_brings_it_in_no_other_chunk_than_the_last() -> None:
+    parsed = parse(stream=True, stream_options={"continuous_usage_stats": True})
+
+    rewritten = json.loads(rewrite_body(parsed, include_usage=True))
+    assert rewritten["stream_options"] == {"include_usage": True}
+
+
 @pytest.mark.parametrize("body", [
     b'{"model":"m","na\xcame":1}', b'{"model":"m","stream_options":{"\xca":1}}',
 ])  # fmt: skip

@@ -235,6 +235,15 @@ def test_comments_and_empty_data_are_no_events() -> None:
     assert not scanner.first_token
 
 
+def test_a_comment_beside_a_chunk_of_two_answers_is_no_event() -> None:
+    two = b'data: {"choices":[{"index":0,"delta":{"content":"q"},"finish_reason":null},'
+    two += b'{"index":1,"delta":{"content":"q"},"finish_reason":null}]}\n\n'
+
+    scanner = scan(two, two + b": still here\n\n")
+
+    assert scanner.usage.events == 2
+
+
 def test_data_lines_of_one_event_belong_together() -> None:
     scanner = scan(b'event: x\ndata: {"choices":[],\ndata:"usage":{"prompt_tokens":5}}\n\n')
 
