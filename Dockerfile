@@ -4,15 +4,20 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY requirements/runtime.lock requirements/build.lock requirements/
+# The compiler of the scheduler and the wire formats (pyproject.toml, hooks.mypyc); it stays here.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+COPY requirements/runtime.lock requirements/compile.lock requirements/
 RUN python3 -m venv /opt/gateway \
     && /opt/gateway/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/runtime.lock \
     && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/build.lock
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements/compile.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY config/workloads config/workloads
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN PATH=/opt/build/bin:$PATH HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \
+    /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/gateway/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && /opt/gateway/bin/pip uninstall --yes --quiet setuptools pip
 

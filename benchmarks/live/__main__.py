@@ -43,6 +43,7 @@ from benchmarks.live.scarcity import (
 )
 from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
+from tests.discovery.kubernetes_stub import KubernetesStub
 
 _SERVERS = 3
 _ADAPTERS = 20
@@ -123,8 +124,8 @@ async def _forecasts(args: argparse.Namespace, folder: Path) -> list[Finding]:
 
 
 async def _membership(args: argparse.Namespace, folder: Path) -> list[Finding]:
-    async with dns_server(NAME) as dns:
-        sources = Sources(folder, dns)
+    async with dns_server(NAME) as dns, KubernetesStub() as cluster:
+        sources = Sources(folder, dns, cluster)
         options = SiteOptions(
             servers=2 * len(WAYS),
             time_scale=args.time_scale or 5.0,

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+_READY_WITHIN_S = 120.0
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n"
 _CHAT = json.dumps({"model": "base", "stream": True, "messages": []}).encode()
 _SMALL = json.dumps({"model": "base", "messages": []}).encode()
@@ -52,6 +53,13 @@ async def _serve(port: int) -> None:
     await server.serve_forever()
 
 
+async def _until_it_streams(reader: asyncio.StreamReader) -> None:
+    try:
+        await reader.readuntil(b'"content":"a"')
+    except asyncio.IncompleteReadError as error:
+        raise RuntimeError(f"no stream: {error.partial!r}") from error
+
+
 def _post(body: bytes) -> bytes:
     return b"POST /v1/chat/completions HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n%b" % (
         len(body),
@@ -65,7 +73,7 @@ async def _good_request(port: int) -> float:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(_post(_SMALL))
     status = await reader.readline()
-    assert b" 200 " in status, status
+    assert b" 200 " in status, status + await reader.read(2_000)
     writer.close()
     return time.perf_counter() - begun
 
@@ -80,7 +88,7 @@ async def _measure(ports: tuple[int, int, int], server_pid: int, streams: int, s
             writer.write(_post(_CHAT))
             batch.append((reader, writer))
         for reader, _ in batch:
-            await reader.readuntil(b'"content":"a"')
+            await _until_it_streams(reader)
         held += batch
     print(f"{streams} streams are open; a good request takes {await _good_request(port):.3f} s")
     attackers, times = [], []
@@ -115,6 +123,19 @@ def _print_counts(admin_port: int) -> None:
             print(line)
 
 
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + _READY_WITHIN_S
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=_READY_WITHIN_S).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url} after {_READY_WITHIN_S} s: {error}") from error
+            time.sleep(0.1)
+        else:
+            return
+
+
 def _free_ports() -> tuple[int, int, int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
     ports = [each.getsockname()[1] for each in sockets]
@@ -134,13 +155,7 @@ def main(streams: int, slow: int) -> None:
          "--first-byte-timeout", "1h", "--stall-timeout", "1h", "--log-level", "warning"],
     )  # fmt: skip
     try:
-        for _ in range(200):
-            time.sleep(0.1)
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/ready").close()
-                break
-            except OSError:
-                continue
+        _wait_until_ready(f"http://127.0.0.1:{ports[0]}/ready")
         asyncio.run(_measure(ports, server.pid, streams, slow))
         memory = Path(f"/proc/{gateway.pid}/status").read_text(encoding="ascii")
         print(next(line for line in memory.split("\n") if line.startswith("VmHWM")))

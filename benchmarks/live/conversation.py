@@ -29,6 +29,8 @@ class Conversation:
             f"POST {CHAT} HTTP/1.1\r\nHost: gateway\r\nX-Request-Id: {request_id}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
         ).encode() + data
+        self._body_bytes = len(data)
+        self._rest = b""
         self._parser = httptools.HttpResponseParser(self)
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -47,8 +49,18 @@ class Conversation:
         self._writer.write(self._request)
         return self
 
+    def hold_back(self, *, all_of_it: bool = False) -> None:
+        """Let `__aenter__` send a half of the body only, or nothing of the request."""
+        middle = 0 if all_of_it else len(self._request) - self._body_bytes // 2
+        self._request, self._rest = self._request[:middle], self._request[middle:]
+
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
+
+    async def send_rest(self, after: asyncio.Event) -> None:
+        """Send what `hold_back` has kept back, when it is time."""
+        await after.wait()
+        self._writer.write(self._rest)
 
     async def read(self) -> bool:
         """Take what comes next; False at the end of the response or of the connection."""

@@ -14,9 +14,13 @@ from benchmarks.live.dns_server import DnsServer
 from benchmarks.live.findings import Finding, equal
 from benchmarks.live.load import SteadyLoad
 from benchmarks.live.site import BASE_MODEL, Site
+from tests.discovery.kubernetes_stub import SLICES, Break, KubernetesStub, Step, slice_of
 
 NAME = "servers.test"
-WAYS = ("admin", "file", "dns")
+WAYS = ("admin", "file", "dns", "kubernetes")
+_BREAKS = (Break.RESET, Break.TORN, Break.END, None)
+"""What befalls the watch at every change there, in turn; None: its version has expired."""
+_EXPIRED: Step = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}
 _POLL_S = 0.005
 _OVERLAP = 0.25
 """Share of removals that are taken back before the server is gone."""
@@ -33,12 +37,14 @@ class MembershipPlan:
 
 
 class Sources:
-    """What names the servers: the admin API for some, a file and DNS for the others."""
+    """What names the servers: the admin API for some, a file, DNS and Kubernetes for the others."""
 
-    def __init__(self, folder: Path, dns: DnsServer) -> None:
+    def __init__(self, folder: Path, dns: DnsServer, cluster: KubernetesStub) -> None:
         """`assign` says which server is whose."""
         self.file = folder / "servers.json"
+        self.broken_watches = 0
         self._dns = dns
+        self._cluster = cluster
         self._named: dict[str, dict[str, None]] = {way: {} for way in WAYS}
 
     def assign(self, urls: Sequence[str]) -> dict[str, object]:
@@ -47,13 +53,24 @@ class Sources:
             self._named[WAYS[number % len(WAYS)]][url] = None
         for way in ("file", "dns"):
             self._tell(way)
+        for url in self._named["kubernetes"]:
+            self._cluster.put(SLICES, _slice_of(url))
         dns = {
             "name": NAME,
             "type": "SRV",
             "nameserver": f"127.0.0.1:{self._dns.port}",
             "interval": "20ms",
         }
-        discovery = {"dns": dns, "file": {"path": str(self.file), "interval": "20ms"}}
+        discovery = {
+            "dns": dns,
+            "file": {"path": str(self.file), "interval": "20ms"},
+            "kubernetes": {
+                "service": "vllm",
+                "namespace": "default",
+                "api_server": self._cluster.url,
+                "token_file": str(self.file.with_name("no-token")),
+            },
+        }
         pool = {"name": "pool", "servers": list(self._named["admin"]), "discovery": discovery}
         return {"backends": [], "pools": [pool]}
 
@@ -66,11 +83,29 @@ class Sources:
         if way == "admin":
             await _by_admin(site, url, present=present)
             return
+        if way == "kubernetes":
+            self._change_slice(url, present=present)
+            return
         if present:
             self._named[way][url] = None
         else:
             del self._named[way][url]
         self._tell(way)
+
+    def _change_slice(self, url: str, *, present: bool) -> None:
+        """Change the endpoints, and break the watch that would tell it before or after that."""
+        how = _BREAKS[self.broken_watches % len(_BREAKS)]
+        step = _EXPIRED if how is None else how
+        first = self.broken_watches // len(_BREAKS) % 2 == 0
+        self.broken_watches += 1
+        if first:
+            self._cluster.tell(SLICES, step)
+        if present:
+            self._cluster.put(SLICES, _slice_of(url))
+        else:
+            self._cluster.delete(SLICES, _slice_name(url))
+        if not first:
+            self._cluster.tell(SLICES, step)
 
     def _tell(self, way: str) -> None:
         urls = list(self._named[way])
@@ -81,6 +116,16 @@ class Sources:
         elif way == "dns":
             ports = [urlsplit(url).port for url in urls]
             self._dns.records = {"SRV": [f"0 0 {port} 127.0.0.1." for port in ports]}
+
+
+def _slice_name(url: str) -> str:
+    return f"vllm-{urlsplit(url).port}"
+
+
+def _slice_of(url: str) -> dict[str, object]:
+    """An EndpointSlice of one server: all share an address, and have ports of their own."""
+    ports = [{"name": "http", "port": urlsplit(url).port, "protocol": "TCP"}]
+    return slice_of(_slice_name(url), ("127.0.0.1", True), ports=ports)
 
 
 async def check_membership(site: Site, sources: Sources, plan: MembershipPlan) -> list[Finding]:
@@ -108,6 +153,7 @@ async def check_membership(site: Site, sources: Sources, plan: MembershipPlan) -
         Finding("  by way", by_way, "", ok=True),
         equal("adds of a server", sum(done[way, "added"] for way in WAYS), plan.changes),
         Finding("  of them before it was gone", str(done["taken back"]), "", ok=True),
+        Finding("watches of Kubernetes that broke", str(sources.broken_watches), "", ok=True),
         *load.findings(),
         equal("servers that are up at the end", list(servers.values()).count("up"), total),
         equal("counters of the ledger and the queues not at zero", await _left(site), {}),

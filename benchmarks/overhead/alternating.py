@@ -31,10 +31,11 @@ class _Nobody:
 
 
 class Alternating:
-    """Changes who watches fifty times a second, and adds up CPU time and requests of each.
+    """Changes who watches fifty times a second, and notes what each turn cost.
 
     Attributes:
-        totals: seconds of CPU time and requests, by who watched.
+        turns: requests, seconds of CPU time, and how many of them were spent in watching, by who
+            watched; one entry per round of all.
     """
 
     def __init__(self, observers: Mapping[str, RequestObserver]) -> None:
@@ -42,12 +43,15 @@ class Alternating:
         self._observers = observers
         self._observer: RequestObserver = _Nobody()
         self._requests = 0
-        self.totals = {name: [0.0, 0] for name in observers}
+        self._watching_s = 0.0
+        self.turns: dict[str, list[tuple[int, float, float]]] = {name: [] for name in observers}
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count it, and tell who watches now."""
         self._requests += 1
+        before_s = time.thread_time()
         self._observer.request_ended(record)
+        self._watching_s += time.thread_time() - before_s
 
     async def run(self) -> None:
         """Change turns until cancelled."""
@@ -57,10 +61,11 @@ class Alternating:
             rng.shuffle(names)
             for name in names:
                 self._observer = self._observers[name]
-                requests, cpu_s = self._requests, time.process_time()
+                before = (self._requests, time.process_time(), self._watching_s)
                 await asyncio.sleep(_TURN_S)
-                self.totals[name][0] += time.process_time() - cpu_s
-                self.totals[name][1] += self._requests - requests
+                after = (self._requests, time.process_time(), self._watching_s)
+                requests, cpu_s, watching_s = (b - a for a, b in zip(before, after, strict=True))
+                self.turns[name].append((int(requests), cpu_s, watching_s))
 
 
 def _serve(result: Path, arguments: list[str]) -> int:
@@ -80,7 +85,7 @@ def _serve(result: Path, arguments: list[str]) -> int:
 
     assembly.build_telemetry = build
     status = main(arguments)
-    result.write_bytes(orjson.dumps(made[0].totals))
+    result.write_bytes(orjson.dumps(made[0].turns))
     return status
 
 

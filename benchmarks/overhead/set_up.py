@@ -1,4 +1,4 @@
-"""Installs what is compared with: each peer in an environment of its own, never in ours.
+"""Installs what is compared: each peer, and our own wheel, in an environment of its own.
 
 nginx and haproxy, where they are not installed, are unpacked from their Debian packages; that
 needs no rights and starts nothing.
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.overhead.systems import DEBIAN, PEERS
+from benchmarks.overhead.systems import DEBIAN, OURS, PEERS, SOURCE_STATE, source_state
 
 DEFAULT_FOLDER = Path.home() / ".cache" / "llm-gateway-overhead"
 _PROXIES = {
@@ -24,6 +24,7 @@ def set_up(folder: Path) -> int:
     failed = 0
     for name, requirement in PEERS.items():
         failed += _say(name, _environment(folder / name, requirement))
+    failed += _say(OURS, _ours(folder / OURS))
     for name, packages in _PROXIES.items():
         if shutil.which(name) is None and not (folder / DEBIAN / "usr" / "sbin" / name).exists():
             failed += _say(name, _unpacked(folder / DEBIAN, packages))
@@ -43,6 +44,25 @@ def _environment(folder: Path, requirement: str) -> str:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     return _ran([*pip, "install", "--quiet", requirement])
+
+
+def _ours(folder: Path) -> str:
+    """Install what the container has: locked requirements, and the wheel with compiled modules."""
+    state = folder / SOURCE_STATE
+    if state.exists() and state.read_text() == source_state():
+        return ""
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    project = Path(__file__).parents[2]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    lock = str(project / "requirements" / "runtime.lock")
+    trouble = _ran([str(project / "scripts" / "wheel"), "--compiled", str(folder / "wheel")])
+    trouble = trouble or _ran([*pip, "--quiet", "--require-hashes", "--no-deps", "-r", lock])
+    wheels = map(str, (folder / "wheel").glob("*.whl"))
+    trouble = trouble or _ran([*pip, "--quiet", "--no-deps", "--no-index", *wheels])
+    if not trouble:
+        state.write_text(source_state())
+    return trouble
 
 
 def _unpacked(folder: Path, packages: tuple[str, ...]) -> str:

@@ -1,10 +1,11 @@
 """What is measured: how each gateway, router or proxy is started in front of the same servers."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -13,6 +14,9 @@ from benchmarks.overhead.programs import MODEL
 
 DIRECT = "direct"
 OURS = "ours"
+"""As the container has it: the wheel with compiled modules, in an environment of its own."""
+INTERPRETED = "ours-interpreted"
+"""This checkout as plain Python."""
 PEERS = {
     "vllm-router": "vllm-router",
     "sglang-router": "sglang-router",
@@ -20,12 +24,15 @@ PEERS = {
     "litellm": "litellm[proxy]",
 }
 """Peers and what their environment is made of; `python -m benchmarks.overhead set-up` makes it."""
-NAMES = (DIRECT, "nginx", "haproxy", *PEERS, OURS)
+NAMES = (DIRECT, "nginx", "haproxy", *PEERS, OURS, INTERPRETED)
+SOURCE_STATE = "source-state"
+"""File in the environment of `ours`: `source_state` when it was made."""
 DEBIAN = "debian"
 """Folder beside those environments for proxies that the system does not have installed."""
 SLOW = frozenset({"litellm"})
 """They get fewer streams, or nothing but their backlog would be measured."""
 
+_PROJECT = Path(__file__).parents[2]
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -86,9 +93,28 @@ def make_system(name: str, site: Site, *, peers: Path, checkouts: dict[str, Path
     if name in PEERS:
         return _peer(name, site, peers)
     if name == OURS:
-        return _gateway(name, site, Path(__file__).parents[2], Path(sys.executable))
+        return _compiled(site, peers)
+    if name == INTERPRETED:
+        return _gateway(name, site, _PROJECT, Path(sys.executable))
     folder = checkouts[name].resolve()
     return _gateway(name, site, folder, folder / ".venv" / "bin" / "python")
+
+
+def source_state(project: Path = _PROJECT) -> str:
+    """A checksum of all that goes into the wheel."""
+    digest = hashlib.sha256((project / "pyproject.toml").read_bytes())
+    for source in sorted((project / "gateway").rglob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def _compiled(site: Site, peers: Path) -> System:
+    state = peers / OURS / SOURCE_STATE
+    if not state.exists() or state.read_text() != source_state():
+        raise NotThere("no wheel of these sources: python -m benchmarks.overhead set-up")
+    found = (peers / OURS).glob("lib/python3*/site-packages")
+    system = _gateway(OURS, site, next(found), peers / OURS / "bin" / "python")
+    return replace(system, version=f"{_commit(_PROJECT)}, compiled")
 
 
 def _proxy(name: str, site: Site, peers: Path) -> System:
@@ -139,13 +165,19 @@ def _gateway(name: str, site: Site, checkout: Path, python: Path) -> System:
 
     Only the bounds are wide: no engine is behind the servers, and they are to take every stream.
     """
-    commit = _output(["git", "-C", str(checkout), "describe", "--always", "--dirty"]).strip()
     config = site.folder / "gateway.yaml"
     config.write_bytes(orjson.dumps(_settings(site)))  # JSON is YAML
     command = (str(python), "-m", "gateway", "serve", "--config", str(config))
     return System(
-        name=name, version=commit, command=command, environment={"PYTHONPATH": str(checkout)}
+        name=name,
+        version=_commit(checkout),
+        command=command,
+        environment={"PYTHONPATH": str(checkout)},
     )
+
+
+def _commit(checkout: Path) -> str:
+    return _output(["git", "-C", str(checkout), "describe", "--always", "--dirty"]).strip()
 
 
 def _output(command: list[str], environment: dict[str, str] | None = None) -> str:

@@ -52,6 +52,7 @@ def connection_limits(settings: Settings, *, descriptors: int) -> ConnectionLimi
         header_timeout_s=settings.header_timeout,
         header_bytes=settings.max_header_size,
         header_count=settings.max_header_count,
+        unread_s=settings.slow_reader_timeout,
     )
 
 

@@ -39,7 +39,7 @@ def demo_workloads(base_model: str, adapters: Sequence[str]) -> tuple[Workload, 
         objective=ObjectiveSettings(ttft=2.0, tpot=0.08),
     )
     code = ServiceSettings(
-        name="code", targets=(adapter(2),), objective=ObjectiveSettings(ttft=0.8, tpot=0.05)
+        name="code", targets=(adapter(2),), objective=ObjectiveSettings(ttft=1.5, tpot=0.06)
     )
     search = ServiceSettings(name="search", targets=(adapter(3),), max_queue_wait=5.0)
     summaries = ServiceSettings(name="summaries", targets=(adapter(4),))

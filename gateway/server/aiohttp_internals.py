@@ -22,6 +22,7 @@ tests/server/test_aiohttp_internals.py fails when a new aiohttp changes any of t
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from types import MappingProxyType
@@ -89,6 +90,7 @@ class ClientProtocol(RequestHandler):
         self._connections = self._manager.client_connections
         peer = transport.get_extra_info("peername")
         refused = self._connections.admit(self, str(peer[0]) if peer else "")
+        _bound_unread(transport, self._connections.limits.unread_s)
         if refused is None:
             super().connection_made(transport)
             return
@@ -264,6 +266,14 @@ class LowLevelServer(web.Server):
             max_field_size=self.client_connections.limits.header_bytes,
             max_headers=self.client_connections.limits.header_count,
         )
+
+
+def _bound_unread(transport: asyncio.BaseTransport, unread_s: float) -> None:
+    """Let the system drop a client that takes nothing more; closing alone waits for it."""
+    sock = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, option, int(unread_s * 1_000))
 
 
 def _whole_response(answer: ErrorAnswer) -> bytes:

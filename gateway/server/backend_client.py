@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gateway.runtime.clock import Clock
+from gateway.runtime.patient_timeout import PatientTimeout
 from gateway.scheduling.events import FailureKind
 from gateway.server.backend_connection import (
     BackendConnection,
@@ -153,7 +154,7 @@ class BackendClient:
         options = self._options
         endpoint = options.endpoint
         try:
-            async with asyncio.timeout(options.timeouts.connect_s):
+            async with PatientTimeout(options.timeouts.connect_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: BackendConnection(self._clock),
                     endpoint.host,

@@ -138,6 +138,8 @@ class ConnectionLimits:
         header_timeout_s: from the first byte of a request to the end of its headers.
         header_bytes: size of first line and headers.
         header_count: number of headers.
+        unread_s: how long a client may take nothing of what is on its way to it, also when the
+            gateway has no more to say (Linux only).
     """
 
     connections: int = 16_384
@@ -145,6 +147,7 @@ class ConnectionLimits:
     header_timeout_s: float = 10.0
     header_bytes: int = 32_768
     header_count: int = 128
+    unread_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

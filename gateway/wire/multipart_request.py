@@ -29,16 +29,17 @@ def parse_multipart_model(content_type: str, body: bytes) -> ParsedRequest:
         BadRequest: no boundary, too many parts, no model, or a model that may not be used.
     """
     spans = _short_fields(b"\r\n--" + _boundary(content_type), body)
-    model_span = spans.get("model", (0, 0))
+    start, stop = model_span = spans.get("model", (0, 0))
     try:
-        model = body[slice(*model_span)].decode() if "model" in spans else None
+        model = body[start:stop].decode() if "model" in spans else None
     except UnicodeDecodeError:
         raise BadRequest("The field `model` is not UTF-8.", param="model") from None
+    start, stop = spans.get("stream", (0, 0))
     return ParsedRequest(
         kind=RequestKind.OTHER,
         body=body,
         model=check_model(model),
-        streamed=body[slice(*spans.get("stream", (0, 0)))].strip().lower() in _TRUE,
+        streamed=body[start:stop].strip().lower() in _TRUE,
         model_span=model_span,
     )
 

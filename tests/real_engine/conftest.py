@@ -1,7 +1,8 @@
 """Tests against real vLLM servers; scripts/test-engine starts those and runs these.
 
 `GATEWAY_REAL_ENGINE_URLS` names the servers (comma-separated), `GATEWAY_URL` what to test: a
-gateway in front of them, or one of them. Without the servers nothing here is collected.
+gateway in front of them, or one of them. `GATEWAY_REAL_ENGINE_PIDS` lets the test that kills them.
+Without the servers nothing here is collected.
 """
 
 import os
@@ -16,6 +17,8 @@ from tests.real_engine.engines import Engines
 _ENGINE_URLS = os.environ.get("GATEWAY_REAL_ENGINE_URLS", "")
 
 collect_ignore_glob = [] if _ENGINE_URLS else ["test_*.py"]
+if not os.environ.get("GATEWAY_REAL_ENGINE_PIDS"):
+    collect_ignore_glob.append("test_kills.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 
+from gateway.scheduling import backend_state
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
@@ -18,6 +19,7 @@ from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import is_kept
 
+_COMPILED = not str(backend_state.__file__).endswith(".py")
 _ON_A_SERVER = frozenset({RequestPhase.DISPATCHED, RequestPhase.STREAMING, RequestPhase.EVICTED})
 """One that was given up there is counted until its stream is known to be closed."""
 
@@ -210,6 +212,8 @@ def _was_open(
     told = original.load.active_adapters or ()
     if any(d.model in told or (original.id, d.model) in shared for d in undone):
         return False  # others use the adapter too, and undoing would free a slot of theirs
+    if _COMPILED:
+        return False  # compiled objects cannot be copied
     backend = deepcopy(original)
     for dispatch in undone:
         scheduler._ledger.release(backend, backend.in_flight[dispatch.request_id], now=now)

@@ -254,6 +254,7 @@ class TestLooks:
         assert before.backends[0].active_adapters == {}
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("waiting", [1_000, 10_000])
 def test_ten_thousand_that_wait_cost_each_event_no_more_than_a_thousand(
     monkeypatch: pytest.MonkeyPatch, waiting: int

@@ -38,7 +38,7 @@ from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.telemetry.request_record import RequestRecord
 from gateway.wire.credentials import KeyPolicy
 from tests.server.raw_client import RawClient
-from tests.server.raw_server import RawServer
+from tests.server.raw_server import RawServer, eventually
 
 _Event = TypeVar("_Event")
 
@@ -194,3 +194,15 @@ CHAT = "/v1/chat/completions"
 def chat(**fields: object) -> bytes:
     """A small chat request."""
     return json.dumps({"model": "base", "messages": []} | fields).encode()
+
+
+@asynccontextmanager
+async def crowded_gateway(
+    server: RawServer, *, queue: QueuePolicy | None = None
+) -> AsyncIterator[tuple[Rig, RawClient]]:
+    """A gateway whose only place is taken by a request, and a client that has sent nothing yet."""
+    policy = make_policy(slots=1, queue=queue)
+    async with gateway(server, policy=policy) as rig, rig.client() as first, rig.client() as second:
+        first.post(CHAT, chat())
+        await eventually(lambda: rig.in_flight)
+        yield rig, second

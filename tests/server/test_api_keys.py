@@ -149,6 +149,14 @@ async def test_tokens_are_counted_as_the_server_counted_them() -> None:
         assert int(second.headers["x-ratelimit-remaining-tokens"]) >= 945
 
 
+async def test_of_an_answer_that_tells_no_usage_what_was_set_aside_counts() -> None:
+    silent = ok(b"{}", b"content-type: application/json")
+    async with gateway(serving(silent), keys=[key(tokens=1_000)]) as rig:
+        await ask(rig, BEARER, body=chat(max_tokens=900))
+        second = await ask(rig, BEARER, body=chat(max_tokens=1))
+        assert int(second.headers["x-ratelimit-remaining-tokens"]) <= 100
+
+
 async def test_a_key_without_enough_tokens_left_waits() -> None:
     async with gateway(serving(ANSWER), keys=[key(tokens=60)]) as rig:
         assert (await ask(rig, BEARER)).status == 200

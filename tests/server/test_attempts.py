@@ -9,7 +9,7 @@ from gateway.scheduling.events import BackendLeft, DispatchFailed, FailureKind
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import QueuePolicy, RetryPolicy
 from gateway.server.options import BackendTimeouts, FrontEndOptions
-from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
+from tests.server.gateway_rig import CHAT, Rig, chat, crowded_gateway, gateway, make_policy
 from tests.server.raw_client import RawResponse
 from tests.server.raw_server import (
     Peer,
@@ -217,32 +217,20 @@ async def test_a_servers_own_retry_after_is_kept() -> None:
 
 
 async def test_a_request_over_the_queues_limit_gets_429_with_retry_after() -> None:
-    policy = make_policy(slots=1, queue=QueuePolicy(max_requests=0))
-    async with (
-        gateway(RawServer(stay_silent), policy=policy) as rig,
-        rig.client() as first,
-        rig.client() as second,
-    ):
-        first.post(CHAT, chat())
-        await eventually(lambda: rig.in_flight)
-        second.post(CHAT, chat())
-        response = await second.response()
+    queue = QueuePolicy(max_requests=0)
+    async with crowded_gateway(RawServer(stay_silent), queue=queue) as (_, client):
+        client.post(CHAT, chat())
+        response = await client.response()
         assert response.status == 429
         assert "retry-after" in response.headers
         error_of(response)
 
 
 async def test_a_request_that_waits_too_long_gets_503() -> None:
-    policy = make_policy(slots=1, queue=QueuePolicy(timeout_s=0.01))
-    async with (
-        gateway(RawServer(stay_silent), policy=policy) as rig,
-        rig.client() as first,
-        rig.client() as second,
-    ):
-        first.post(CHAT, chat())
-        await eventually(lambda: rig.in_flight)
-        second.post(CHAT, chat())
-        assert (await second.response()).status == 503
+    queue = QueuePolicy(timeout_s=0.01)
+    async with crowded_gateway(RawServer(stay_silent), queue=queue) as (_, client):
+        client.post(CHAT, chat())
+        assert (await client.response()).status == 503
 
 
 async def test_a_request_waits_for_a_place_and_is_then_answered() -> None:

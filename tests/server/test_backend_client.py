@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,6 +19,7 @@ from tests.server.raw_server import (
     chunked,
     eventually,
     ok,
+    serving,
 )
 
 
@@ -177,6 +179,16 @@ async def test_a_connection_that_does_not_open_in_time_is_a_connect_failure() ->
         with pytest.raises(BackendFailure) as caught:
             await one_exchange(client)
     assert caught.value.kind is FailureKind.CONNECT
+
+
+async def test_a_connection_that_opened_while_the_loop_was_held_up_is_used() -> None:
+    async with serving(ok(b"yes")) as server:
+        client = client_of(server, connect_s=0.02)
+        exchange = asyncio.create_task(one_exchange(client))
+        await asyncio.sleep(0)
+        time.sleep(0.05)  # noqa: ASYNC251 - as on a machine with other work
+        assert (await exchange).body == b"yes"
+        client.close()
 
 
 async def test_a_server_that_does_not_answer_in_time_fails_with_timeout(silent: RawServer) -> None:

@@ -12,7 +12,7 @@ from gateway.scheduling.policy import QueuePolicy
 from gateway.server.options import PoolOptions
 from gateway.telemetry.request_record import Outcome
 from tests.builders import make_service
-from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
+from tests.server.gateway_rig import CHAT, Rig, chat, crowded_gateway, gateway
 from tests.server.raw_server import (
     DONE,
     STREAM_HEAD,
@@ -69,16 +69,10 @@ async def test_before_the_first_byte_it_is_a_504_and_the_server_is_left_at_once(
 
 
 async def test_in_the_queue_it_is_a_504_and_the_queue_is_left() -> None:
-    policy = make_policy(slots=1, queue=QueuePolicy(timeout_s=60.0))
-    async with (
-        gateway(RawServer(stay_silent), policy=policy) as rig,
-        rig.client() as first,
-        rig.client() as second,
-    ):
-        first.post(CHAT, chat())
-        await eventually(lambda: rig.in_flight)
-        second.post(CHAT, chat(), SOON)
-        assert (await second.response()).status == 504
+    queue = QueuePolicy(timeout_s=60.0)
+    async with crowded_gateway(RawServer(stay_silent), queue=queue) as (rig, client):
+        client.post(CHAT, chat(), SOON)
+        assert (await client.response()).status == 504
         assert rig.driver.snapshot().queued_requests == 0
         assert rig.events.of_type(RequestCancelled)
 

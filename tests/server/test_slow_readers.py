@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+from dataclasses import replace
 
 import pytest
 
@@ -121,3 +123,21 @@ async def test_streams_side_by_side_keep_their_bytes() -> None:
 
         await asyncio.gather(*(ask(f"u{n}") for n in range(50)))
         assert rig.in_flight == 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux has this")
+async def test_a_client_that_never_reads_the_end_of_its_answer_is_dropped() -> None:
+    """Its server is done, and nobody but the system looks at what is still on its way."""
+    size = 6_000_000
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
+    async with gateway(serving(answer)) as rig:
+        rig.listener.connections.limits = replace(rig.listener.connections.limits, unread_s=0.1)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.connect(("127.0.0.1", rig.listener.port))
+            body = chat()
+            head = f"POST {CHAT} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n"
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            await eventually(lambda: len(rig.listener.connections) == 1)
+            await eventually(lambda: not len(rig.listener.connections), timeout_s=20.0)
+        await eventually(lambda: rig.in_flight == 0)

@@ -23,6 +23,7 @@ from gateway.scheduling.model import (
     BackendId,
     TokenUsage,
 )
+from gateway.scheduling.policy import QueuePolicy
 from gateway.telemetry.journal import (
     JournalWriter,
     read_journal,
@@ -115,13 +116,13 @@ def test_a_tampered_event_is_found_where_it_first_changes_a_decision(scenario: P
 
 
 def test_the_spelling_of_a_number_is_no_divergence(tmp_path: Path) -> None:
-    path = written(tmp_path, (DrainStarted(), []))
-    arrived = make_request("late")
+    full = make_policy(queue=QueuePolicy(max_requests=1))
+    path = written(tmp_path, (RequestArrived(make_request("waits")), []), policy=full)
     with path.open("ab") as out:
         out.write(
             b'{"at": 1, "kind": "RequestArrived", "event": %b, "decisions":'
-            b' [["Reject", {"request_id": "late", "reason": "draining", "retry_after_s": 1}]]}\n'
-            % event_text(RequestArrived(arrived))
+            b' [["Reject", {"request_id": "r", "reason": "queue_full", "retry_after_s": 60}]]}\n'
+            % event_text(RequestArrived(make_request("r")))
         )
     header, entries = read_journal(path)
     assert list(replay(header, entries)) == []

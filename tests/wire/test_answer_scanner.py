@@ -61,8 +61,7 @@ def test_the_memory_kept_is_bounded() -> None:
     for _ in range(1_000):
         scanner.feed(b"x" * 150)
 
-    kept = vars(scanner)
-    assert len(kept["_head"]) + len(kept["_tail"]) <= 300
+    assert len(scanner._head) + len(scanner._tail) <= 300
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import { COLUMNS, series, seriesNumber } from "./live.js";
 import { reasonWords } from "./words.js";
 
 const HEIGHT = 150;
+const SECONDS = [5, 10, 15, 30, 60, 120, 180, 300, 600];
 const WHOLE = [1, 2, 5].flatMap((digit) => [1, 10, 100, 1e3, 1e4, 1e5].map((power) => digit * power)).sort((a, b) => a - b);
 const CHARTS = [
   { title: "Time to first token", unit: seconds, lines: [["p95", COLUMNS.ttft95, "--line-1"], ["median", COLUMNS.ttft50, "--line-2"]], bound: "ttft_s", order: "ttft", link: "slowest requests" },
@@ -121,7 +122,7 @@ export class Charts {
       padding: [8, 30, 0, 0],
       scales: { x: { time: true, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
-        { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map((tick) => clockTime(tick).slice(0, ticks.length > 1 && ticks[1] - ticks[0] < 60 ? 8 : 5)) },
+        { ...axis, size: 24, space: 70, incrs: SECONDS, filter: (plot, ticks) => ticks.map((tick) => (tick <= plot.scales.x.max ? tick : null)), values: (_, ticks) => ticks.map((tick) => tick === null ? "" : clockTime(tick).slice(0, ticks.length > 1 && ticks[1] - ticks[0] < 60 ? 8 : 5)) },
         { ...axis, size: 58, space: 32, ...(chart.steps && { incrs: chart.steps }), values: (_, ticks) => ticks.map((tick) => (tick === 0 ? "0" : chart.unit(tick))) },
       ],
       series: [{}, ...lines],
