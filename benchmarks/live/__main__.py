@@ -41,6 +41,7 @@ from benchmarks.live.scarcity import (
     check_server_loss,
     scarce_pool,
 )
+from benchmarks.live.site import BASE_MODEL
 from benchmarks.live.soak import SoakPlan, check_soak
 from benchmarks.live.streams import StreamsPlan, check_streams
 from tests.discovery.kubernetes_stub import KubernetesStub
@@ -91,7 +92,17 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
     options = SiteOptions(
         servers=_SERVERS,
         time_scale=args.time_scale or 0.2,
-        settings={"max_requests_per_backend": 32, "queue_timeout": "5min"},
+        settings={
+            "max_requests_per_backend": 32,
+            "queue_timeout": "5min",
+            # Critical, so that they wait and are not refused where that takes long.
+            "pools": [
+                {
+                    "name": "pool",
+                    "services": [{"name": BASE_MODEL, "priority": "Critical"}],
+                }
+            ],
+        },
         folder=folder,
     )
     async with site_of_processes(options) as site:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gateway.policy_benchmark.benchmark_error import BenchmarkError
@@ -34,6 +35,8 @@ def write_plots(report: dict[str, Any], directory: Path) -> list[Path]:
             "goodput": ("goodput", partial(_against_load, runs=made, key="goodput_rps")),
             "ttft": ("time to first token", partial(_ttft, runs=made)),
         }
+        if len(made[0]["services"]) > 1:
+            draw["trade"] = ("what fairness costs", partial(_trade, runs=made))
         top = max(run["load"] for run in made)
         for run in made:
             if run["load"] == top and run["seed"] == min(r["seed"] for r in made):
@@ -95,6 +98,24 @@ def _against_load(axes: "Axes", runs: Sequence[RunResult], key: str) -> None:
     axes.set_xlabel("load (1 = closed-form bound)")
     axes.set_ylabel(key)
     axes.set_ylim(bottom=0)
+
+
+def _trade(axes: "Axes", runs: Sequence[RunResult]) -> None:
+    """Total attainment against the gap between services: one line per policy over its loads."""
+    for policy, group in groupby(sorted(runs, key=_policy), key=_policy):
+        by_load: dict[float, list[tuple[float, float]]] = {}
+        for run in group:
+            gap = run["fairness"]["gap"]
+            if gap is not None:
+                by_load.setdefault(run["load"], []).append((gap, run["attainment"]))
+        loads = sorted(by_load)
+        gaps = [fmean(gap for gap, _ in by_load[load]) for load in loads]
+        totals = [fmean(total for _, total in by_load[load]) for load in loads]
+        axes.plot(gaps, totals, marker="o", label=policy)
+        for load, gap, total in zip(loads, gaps, totals, strict=True):
+            axes.annotate(f"{load:g}", (gap, total), textcoords="offset points", xytext=(4, 4))
+    axes.set_xlabel("gap between the best and the worst service's attainment")
+    axes.set_ylabel("attainment of all requests (numbers: load)")
 
 
 def _ttft(axes: "Axes", runs: Sequence[RunResult]) -> None:

@@ -272,7 +272,9 @@ class LatencyPredictor:
         if tracked.dispatched_at < timing.changed_at:
             return
         self._told_spread.learn(
-            requests=tracked.ahead, held=tpot_s <= told.tpot_p90_s, servers=len(self._timings)
+            requests=tracked.ahead,
+            held=tpot_s <= told.tpot_p90_s,
+            under_way=max(1, len(backend.in_flight)) * len(self._timings),
         )
         timing.tpot_error.learn(
             raw_s=prediction.raw_tpot_s,

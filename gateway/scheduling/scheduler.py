@@ -331,8 +331,8 @@ class Scheduler:
             self._adherence.settle(tracked, missed=True, now=now)
             self._rules.order.refunded(tracked)
             tracked.enter(RequestPhase.EVICTED)
-            self._knowledge.drain_rate.preempted(now=now)
             self._tell_evicted(tracked, RefusalReason.PREEMPTED, now)
+            self._knowledge.drain_rate.preempted(now=now)
 
     def _reject(
         self, request_id: RequestId, reason: RefusalReason, *, retry_after_s: float | None = None

@@ -13,9 +13,9 @@ _FIRST_GROWTH = 0.3
 _GROWTH_SLOWING_SAMPLES = 10.0
 _LAST_GROWTH = 0.03
 _TILT_GROWTH = 0.02
-_SERVERS = 8.0
-"""With more servers than these, each outcome moves less: that many more are under way with a
-spread that the latest outcomes had no part in."""
+_UNDER_WAY = 270.0
+"""While more requests are under way, each outcome moves less: all of those were told a p90 that the
+latest outcomes had no part in, and what all of them ask for at once would be too much."""
 _LEAST, _MOST = log(0.01), log(1.5)
 _MOST_TILT = 1.5
 _FARTHEST = 2.5
@@ -50,15 +50,15 @@ class ToldSpread:
         self._load_variance += weight * (off * off - self._load_variance)
         self._loads += 1
 
-    def learn(self, *, requests: int, held: bool, servers: int) -> None:
+    def learn(self, *, requests: int, held: bool, under_way: int) -> None:
         """Take in one outcome.
 
         Args:
             requests: those on its server when it was forecast.
             held: whether the time was within its p90.
-            servers: how many there are, >= 1.
+            under_way: requests on all servers, >= 1.
         """
-        share = min(1.0, _SERVERS / servers)
+        share = min(1.0, _UNDER_WAY / under_way)
         first = _FIRST_GROWTH / (1.0 + self._samples / _GROWTH_SLOWING_SAMPLES)
         change = _COVERED - 1.0 if held else _COVERED
         level = self._level + max(share * _LAST_GROWTH, first) * change

@@ -102,7 +102,7 @@ class RequestProgress:
         # Without an outcome the handler failed; aiohttp then answers for it.
         outcome = self.outcome or Outcome.FAILED
         if not status:
-            status = _CLIENT_LEFT if outcome is Outcome.CANCELLED else _HANDLER_FAILED
+            status = _HANDLER_FAILED if self.outcome is None else _CLIENT_LEFT
         parsed, route, dispatch = self.parsed, self.route, self.dispatch
         first_token_at = self.first_token_at
         return RequestRecord(

@@ -121,6 +121,17 @@ def test_plots_are_drawn(tmp_path: Path, small: str) -> None:
     } <= names
 
 
+def test_with_several_services_the_price_of_fairness_is_drawn(tmp_path: Path) -> None:
+    second = SMALL[SMALL.index("  - name: chat") : SMALL.index("measure:")]
+    two = SMALL.replace("measure:", second.replace("chat", "other") + "measure:")
+    (tmp_path / "two.yaml").write_text(two)
+    benchmark(
+        tmp_path, "--workload", str(tmp_path / "two.yaml"), "--policies", "random",
+        "--load", ".4,.6", "--seeds", "1", "--plots", str(tmp_path / "plots"),
+    )  # fmt: skip
+    assert (tmp_path / "plots" / "small-trade.png").stat().st_size > 0
+
+
 def test_the_list_names_workloads_policies_and_profiles(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

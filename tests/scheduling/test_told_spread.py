@@ -16,7 +16,7 @@ def run(
         spread.note_load(requests)
         actual = rng.lognormvariate(0.0, quiet if requests == 5 else busy)
         within = actual <= spread.p90_factor(requests)
-        spread.learn(requests=requests, held=within, servers=8)
+        spread.learn(requests=requests, held=within, under_way=200)
         held[requests].append(within)
     return {load: sum(each[-400:]) / 400 for load, each in held.items()}
 
@@ -44,16 +44,16 @@ def test_a_p90_is_never_below_the_mean_nor_absurd(held: bool, bound: float) -> N
     spread = ToldSpread(0.4)
     for _ in range(3_000):
         spread.note_load(5)
-        spread.learn(requests=5, held=held, servers=1)
+        spread.learn(requests=5, held=held, under_way=1)
     assert log(spread.p90_factor(5)) == pytest.approx(bound)
 
 
-def test_with_more_servers_each_outcome_moves_less() -> None:
+def test_while_more_is_under_way_each_outcome_moves_less() -> None:
     moved = []
-    for servers in (8, 80):
+    for under_way in (200, 2_000):
         spread = ToldSpread(0.4)
         run(spread, Random(3), outcomes=500)
         before = spread.p90_factor(50)
-        spread.learn(requests=50, held=False, servers=servers)
+        spread.learn(requests=50, held=False, under_way=under_way)
         moved.append(spread.p90_factor(50) / before)
     assert moved[0] > moved[1] > 1.0

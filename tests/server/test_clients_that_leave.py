@@ -6,6 +6,7 @@ import pytest
 
 from gateway.scheduling.events import RequestCancelled, ResponseFinished
 from gateway.server.client_channel import ClientChannel
+from gateway.server.request_progress import RequestProgress
 from gateway.telemetry.request_record import Outcome
 from tests.server.gateway_rig import CHAT, chat, gateway, make_policy
 from tests.server.raw_client import RawClient
@@ -192,6 +193,18 @@ async def test_an_answer_that_ends_in_the_moment_when_all_is_cancelled_has_ended
         ended = Outcome.OK if status == 200 else Outcome.CLIENT_ERROR
         assert rig.records.all[-1].outcome is ended
         assert len(rig.events.of_type(ResponseFinished)) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome.REFUSED, 499), (Outcome.CANCELLED, 499), (None, 500)]
+)
+def test_who_left_before_an_answer_could_be_written_is_logged_as_having_left(
+    outcome: Outcome | None, status: int
+) -> None:
+    progress = RequestProgress(request_id="r", lease_id="l", path=CHAT, started_at=0.0)
+    if outcome is not None:
+        progress.end(outcome)
+    assert progress.record(status=0, now=1.0).status == status
 
 
 async def test_hundreds_of_clients_that_leave_at_random_leave_nothing_behind() -> None:
