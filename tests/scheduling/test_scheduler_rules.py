@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.build import build_scheduler
-from gateway.scheduling.decisions import Decision
+from gateway.scheduling.decisions import Decision, Dispatch
 from gateway.scheduling.model import (
     BackendId,
     BackendLoad,
@@ -156,7 +156,7 @@ class SchedulerRules(RuleBasedStateMachine):
     @rule(event=world.server_events())
     def server_changes(self, event: world.ServerEvent) -> None:
         decisions = self.happens(event)
-        assert isinstance(event, ev.BackendJoined) or decisions == []
+        assert all(isinstance(decision, Dispatch) for decision in decisions)
 
     @rule(
         backend_id=world.backend_ids,
