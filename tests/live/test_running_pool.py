@@ -30,8 +30,8 @@ def diverging_lines(journal: Path) -> list[int]:
 
 
 async def test_concurrent_streams_complete_unchanged_and_leave_nothing_behind() -> None:
-    async with site_in_process(adapters=("a", "b"), time_scale=0.4) as site:
-        plan = StreamsPlan(streams=60, tokens=40, models=("base", "a", "b"))
+    async with site_in_process(adapters=("a", "b"), time_scale=1.0) as site:
+        plan = StreamsPlan(streams=60, tokens=80, models=("base", "a", "b"))
         assert wrong(await check_streams(site, plan)) == []
 
 
