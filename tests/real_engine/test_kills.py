@@ -30,7 +30,8 @@ TOKENS = 200
 KILLED_AFTER = 10
 """Events of every stream, at least."""
 EQUAL = 0.95
-"""Greedy decoding is not bit for bit the same in batches of another size."""
+"""Of the share of streams that have the same tokens twice although nothing breaks: greedy decoding is
+not bit for bit the same in batches of another size, least of all with a random model."""
 STARTS_WITHIN_S = 300.0
 
 
@@ -168,12 +169,14 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
         EngineProcess(url, pid, tmp_path / f"{pid}.log")
         for url, pid in zip(engines.urls, _PIDS, strict=True)
     ]
-    broken = equal = 0
+    broken = equal = steady = 0
     try:
         async with _gateway(engines) as (url, admin):
             for kill in range(KILLS):
                 await _all_used(http, admin)
                 whole = await Streams(http, url, kill).run()
+                again = await Streams(http, url, kill).run()
+                steady += sum(a.text == b.text for a, b in zip(whole, again, strict=True))
                 streams = Streams(http, url, kill)
                 running = asyncio.create_task(streams.run())
                 await streams.all_flow(running)
@@ -190,6 +193,7 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
     finally:
         for process in processes:
             process.stop()
-    print(f"{equal} of {broken} broken streams have the tokens of uninterrupted ones")  # noqa: T201
+    print(f"{equal} of {broken} broken streams have the tokens of uninterrupted ones;")  # noqa: T201
+    print(f"{steady} of {KILLS * STREAMS} have the same twice although nothing breaks")  # noqa: T201
     assert broken >= 20
-    assert equal >= EQUAL * broken
+    assert equal / broken >= EQUAL * steady / (KILLS * STREAMS)
