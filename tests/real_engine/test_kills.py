@@ -30,7 +30,7 @@ TOKENS = 200
 KILLED_AFTER = 10
 """Events of every stream, at least."""
 EQUAL = 0.95
-"""Of the share of streams that have the same tokens twice although nothing breaks: greedy decoding is
+"""Of the share of streams that have the same tokens twice when nothing breaks: greedy decoding is
 not bit for bit the same in batches of another size, least of all with a random model."""
 STARTS_WITHIN_S = 300.0
 
