@@ -47,6 +47,11 @@ class _Life:
     adapter: str | None = None
     has_token: bool = False
 
+    @property
+    def has_bound(self) -> bool:
+        """Whether it can be certain to miss: by its service's objective, or by its own."""
+        return self.service.objective is not None or self.request.ttft_slo_s is not None
+
 
 class CheckedScheduler:
     """Feeds events, keeps the time, and checks each answer against the contract."""
@@ -132,6 +137,9 @@ class CheckedScheduler:
         """Hand over one event; every decision and the state after it must keep the contract."""
         arrived = self._note(event)
         shared = used_by_others(self.scheduler)
+        if isinstance(event, ev.RequestArrived):
+            # Chunks that were seen meanwhile open servers as the passing of time does.
+            self.scheduler._flights.chunks_seen(event.last_chunks)
         opened_by_time = open_but_waiting(self.scheduler, now=self.now)
         decisions = self.scheduler.handle(event, now=self.now)
         for decision in decisions:
@@ -153,8 +161,27 @@ class CheckedScheduler:
         assert_caches_hold(self.scheduler, dispatches)
         assert_invariants(self.scheduler, now=self.now)
         in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time
+        in_vain -= self._excused(in_vain, dispatches)
         assert not in_vain, f"after {event}: wait though the server is open: {in_vain}"
         return decisions
+
+    def _excused(
+        self, in_vain: set[tuple[str, str]], dispatches: Sequence[Dispatch]
+    ) -> set[tuple[str, str]]:
+        """Those that may wait for the server's next event all the same.
+
+        A prompt that has just been sent to a server makes room there for others with its prefix.
+        A service above its `max_share` leaves servers to those of others that wait.
+        """
+        shared = {
+            d.backend_id for d in dispatches if self.lives[d.request_id].request.prefix_blocks
+        }
+        behind = self.scheduler._rules.order.goes_behind
+        return {
+            (name, backend)
+            for name, backend in in_vain
+            if backend in shared or behind(self.scheduler._tracked[RequestId(name)], now=self.now)
+        }
 
     def _note(self, event: ev.SchedulerEvent) -> RequestId | None:  # noqa: C901, PLR0912 - an arm per event
         """Bring the onlooker's view up to date; return the id of a new request."""
@@ -228,7 +255,7 @@ class CheckedScheduler:
                 entitled = (other.service.priority, -order.index(other.request.id))
                 given_up = (life.service.priority, -order.index(life.request.id))
                 assert entitled > given_up, f"{refusal}, but {other} is less entitled"
-        elif refusal.reason is RefusalReason.NO_CAPACITY and life.service.objective is not None:
+        elif refusal.reason is RefusalReason.NO_CAPACITY and life.has_bound:
             assert not is_critical(life.service.priority), f"{refusal} is Critical"
         elif refusal.reason is not RefusalReason.ATTEMPTS_EXHAUSTED:
             assert life.expires_at <= self.now, f"{refusal} before its time"
