@@ -162,6 +162,9 @@ class CheckedScheduler:
         assert_invariants(self.scheduler, now=self.now)
         in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time
         in_vain -= self._excused(in_vain, dispatches)
+        if isinstance(event, ev.RequestArrived):
+            # It is no event of a server: the others wait for the next one of theirs.
+            in_vain = {(name, backend) for name, backend in in_vain if name == arrived}
         assert not in_vain, f"after {event}: wait though the server is open: {in_vain}"
         return decisions
 
