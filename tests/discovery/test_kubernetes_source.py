@@ -183,6 +183,20 @@ async def test_a_watch_that_ends_at_once_is_not_asked_for_without_a_pause() -> N
         assert len(cluster.lists) == 4
 
 
+async def test_an_api_that_breaks_every_watch_but_answers_is_followed_closely() -> None:
+    """Pauses that doubled at each break would last longer than anybody waits here."""
+    cluster = Cluster()
+    cluster.clock.step_s = 0.0  # no attempt lasts
+    async with watched(cluster, **BY_LABEL):
+        for number in range(1, 16):
+            await eventually(lambda: cluster.watching(PODS))
+            cluster.tell(PODS, Break.RESET)
+            cluster.put(PODS, pod("a", f"10.0.0.{number}"))
+            await eventually(
+                lambda address=f"http://10.0.0.{number}:8000": address in cluster.servers
+            )
+
+
 async def test_while_the_api_cannot_be_asked_the_servers_stay(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
