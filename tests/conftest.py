@@ -22,7 +22,7 @@ _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 settings.register_profile("fast", max_examples=25, stateful_step_count=30, deadline=None)
 settings.register_profile(
     "ci",
-    max_examples=40,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -181,9 +181,13 @@ async def _churn(
 
 
 async def _until(site: Site, url: str, reached: Callable[[str | None], bool]) -> None:
-    async with asyncio.timeout(30.0):
-        while not reached((await listed(site)).get(url)):  # noqa: ASYNC110 - looked at, not told
-            await asyncio.sleep(_POLL_S)
+    state: str | None = "not asked for yet"
+    try:
+        async with asyncio.timeout(30.0):
+            while not reached(state := (await listed(site)).get(url)):  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise AssertionError(f"{url} stays {state!r}") from None
 
 
 async def listed(site: Site) -> dict[str, str]:

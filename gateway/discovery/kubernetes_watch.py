@@ -54,7 +54,11 @@ class Resource(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How fast the API is asked again after a failure: twice as late each time, up to a bound."""
+    """How fast the API is asked again after a failure: twice as late each time, up to a bound.
+
+    The pause is the first one again after an attempt that brought news or that lasted: an API whose
+    watches break, but which answers, is followed closely.
+    """
 
     clock: Clock
     rng: Random
@@ -95,12 +99,14 @@ class ObjectWatch(Generic[_T]):
         self._changed = changed
         self._pace = pace
         self._objects: dict[str, _T] = {}
+        self._had_news = False
 
     async def run(self) -> None:
         """Keep up until cancelled."""
         pause_s = self._pace.first_pause_s
         while True:
             began_at = self._pace.clock()
+            self._had_news = False
             try:
                 async with KubernetesApi(self._wanted) as api:
                     await self._follow(api)
@@ -108,7 +114,7 @@ class ObjectWatch(Generic[_T]):
                 pass  # as happens after a long silence: nothing is wrong
             except ApiError as error:
                 self._report.failed(str(error), self._resource.part)
-            if self._pace.clock() - began_at > pause_s:
+            if self._had_news or self._pace.clock() - began_at > pause_s:
                 pause_s = self._pace.first_pause_s
             await asyncio.sleep(pause_s * self._pace.rng.uniform(0.75, 1.25))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -118,7 +124,9 @@ class ObjectWatch(Generic[_T]):
         _, path, query = self._resource
         listed = await api.list(path, query)
         objects = [decoded(item, self._kind) for item in listed.items]
-        self._objects = {each.metadata.name: each for each in objects}
+        named = {each.metadata.name: each for each in objects}
+        self._had_news = named != self._objects
+        self._objects = named
         version = listed.version
         self._tell()
         while True:
@@ -140,6 +148,7 @@ class ObjectWatch(Generic[_T]):
             self._objects.pop(subject.metadata.name, None)
         else:
             self._objects[subject.metadata.name] = subject
+        self._had_news = True
         self._tell()
         return subject.metadata.resource_version
 

@@ -13,6 +13,7 @@ Removal is lazy: an entry whose request has left QUEUED is dropped when it surfa
 rebuilt when most of them is dead, so every operation is O(log n) amortised.
 """
 
+import sys
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
@@ -28,6 +29,9 @@ Lane = tuple[int, int]
 
 ON_TIME, LATE, NON_CRITICAL = 2, 1, 0
 """Classes of lanes."""
+
+LAST_LANE: Lane = (NON_CRITICAL, -sys.maxsize)
+"""None goes behind it."""
 
 _COMPACT_ABOVE = 64
 

@@ -7,6 +7,7 @@ because the one before it left is new to all servers.
 
 from collections.abc import Iterable, Sequence
 
+from gateway.scheduling.admission_queue import LAST_LANE, Lane
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import ClosedReason, OpenServer
 from gateway.scheduling.decisions import Dispatch
@@ -89,21 +90,31 @@ class Dispatcher:
             if backend not in compared
         }
 
-    def fill(self, changed: Iterable[BackendState], *, now: float) -> list[Dispatch]:
-        """Dispatch waiting heads to servers that may have become open, until none fits."""
+    def fill(
+        self, changed: Iterable[BackendState], *, least: Lane = LAST_LANE, now: float
+    ) -> list[Dispatch]:
+        """Dispatch waiting heads to servers that may have become open, until none fits.
+
+        Only heads in `least` and the lanes before it are served.
+        """
         is_full = self._rules.capacity.is_full
         surfaced: list[TrackedRequest] = []
         dispatches: list[Dispatch] = []
         while self._queue.requests:
             changed = [b for b in changed if not is_full(b, now=now)]
-            head, servers = self._turns.next_dispatch(changed, surfaced, now=now)
+            head, servers = self._turns.next_dispatch(changed, surfaced, least=least, now=now)
             if head is None:
                 break
             self._turns.end_hold(head)
-            if self._turns.keeps_servers(head) or self._turns.leaves_servers(head):
+            if self._turns.detains(head):
                 changed = self._ledger.backends  # they are no longer kept for it, or left by it
             successor = self._queue.take_head(head)
             if successor is not None:
                 surfaced.append(successor)
-            dispatches.append(self.dispatch(head, servers, now=now))
+            dispatches.append(dispatch := self.dispatch(head, servers, now=now))
+            # What is sent there may make room for others: they share a prompt, or a slot is gone
+            # for which the rest of the server was kept.
+            backend = self._ledger.get(dispatch.backend_id)
+            if backend is not None and backend not in changed:
+                changed = [*changed, backend]
         return dispatches

@@ -13,7 +13,9 @@ Contract
    which releases it, also after an Evict. In-flight counters cannot leak or go below zero, also
    when a server leaves and comes back.
 5. Work-conserving: after `handle` returns, no head of a flow waits while a server is open for it
-   (what is left to others, see prefix_home.py, is not).
+   because of the event (what is left to others, see prefix_home.py, is not). What opens without an
+   event, as forecasts change with time, with chunks of streams and with the demand of Critical
+   services, is seen at the next event of the server, or when an arrival would take it.
 6. Deterministic: dicts and lists only, ties by sequence number, random draws from the injected
    source, which depend only on the history of events.
 7. Amortised O(log n) per event in queue length, O(servers) per dispatch. Chunks of responses never
@@ -24,8 +26,10 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
+from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.breakers import HealthChange
+from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
@@ -153,11 +157,30 @@ class Scheduler:
             tracked.home = home_of(tracked, serving)
         if not self._queue.requests or not self._queue.has_flow(tracked):
             servers = self._turns.open_to_arrival(tracked, serving, now=now)
+            if servers and self._queue.requests and self._fill_before(tracked, servers, now):
+                servers = self._turns.open_to_arrival(tracked, serving, now=now)
             if servers:
-                self._tracked[request.id] = tracked
-                self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))
+                self._pass(tracked, servers, now)
                 return
         self._enqueue(tracked, now)
+
+    def _fill_before(
+        self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float
+    ) -> bool:
+        """Serve those first that are not less entitled and that time has opened a server for."""
+        backends = [server.backend for server in servers]
+        dispatches = self._dispatcher.fill(backends, least=lane_of(tracked), now=now)
+        self._decisions += dispatches
+        return bool(dispatches)
+
+    def _pass(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
+        """Serve an arrival before those that wait."""
+        self._tracked[tracked.request.id] = tracked
+        if self._queue.requests:
+            self._turns.overtakes(tracked, servers)
+        self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))
+        if self._queue.requests:
+            self._fill([self._flights.backend_of(tracked)], now)
 
     def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
         """Let an arrival wait, or refuse it."""
@@ -169,7 +192,7 @@ class Scheduler:
                 self._adherence.settle(tracked, missed=True, now=now)
                 refusal = RefusalReason.QUEUE_FULL
             else:
-                servers_kept = servers_kept or self._turns.keeps_servers(displaced)
+                servers_kept = servers_kept or self._turns.detains(displaced)
                 self._evict(displaced, RefusalReason.DISPLACED, now)
         if refusal is not None:
             tracked.enter(RequestPhase.REJECTED)

@@ -8,7 +8,7 @@ drain for it.
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
-from gateway.scheduling.admission_queue import LATE, AdmissionQueue, Lane, lane_of
+from gateway.scheduling.admission_queue import LAST_LANE, LATE, AdmissionQueue, Lane, lane_of
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
@@ -130,10 +130,7 @@ class Turns:
         """
         if not self._queue.requests:
             return self.open_for(tracked, backends, now=now)
-        own = lane_of(tracked)
-        before = [
-            head for lane in self._queue.lanes() if lane >= own for head in self._queue.heads(lane)
-        ]
+        before = self._not_less_entitled(tracked)
         behind = self._rules.order.goes_behind(tracked, now=now)
         entitled = [
             head
@@ -144,24 +141,43 @@ class Turns:
         if entitled:
             backends = [backend for backend in backends if not is_kept(backend, entitled)]
         servers = self.open_for(tracked, backends, now=now)
+        own = lane_of(tracked)
         if any(head.home is not None and lane_of(head) > own for head in before):
             margin = self._rules.capacity.margin_of(tracked)
             servers = [s for s in servers if have_room(tracked, (s,), margin=margin)]
-        if servers:
-            taken = [server.backend for server in servers]
-            self._note_overtaken(
-                [head for head in before if any(b.takes(head.target) for b in taken)]
-            )
         return servers
 
+    def overtakes(self, tracked: TrackedRequest, servers: Sequence[OpenServer]) -> None:
+        """An arrival is about to take one of `servers` before some that wait: count it."""
+        self._note_overtaken(
+            [
+                head
+                for head in self._not_less_entitled(tracked)
+                if any(server.backend.takes(head.target) for server in servers)
+            ]
+        )
+
+    def _not_less_entitled(self, tracked: TrackedRequest) -> list[TrackedRequest]:
+        """The heads in the lane of a request, and in those before it."""
+        own = lane_of(tracked)
+        return [
+            head for lane in self._queue.lanes() if lane >= own for head in self._queue.heads(lane)
+        ]
+
     def next_dispatch(
-        self, changed: Sequence[BackendState], surfaced: Sequence[TrackedRequest], *, now: float
+        self,
+        changed: Sequence[BackendState],
+        surfaced: Sequence[TrackedRequest],
+        *,
+        least: Lane = LAST_LANE,
+        now: float,
     ) -> tuple[TrackedRequest | None, list[OpenServer]]:
         """The next head to be served and the servers open for it; heads in order of entitlement.
 
-        Heads in `surfaced` are compared with every server, the others with those that `changed`.
-        A head that was overtaken too often keeps the later ones off the servers it waits for. What
-        the heads of a lane leave to others of it is not for the lanes behind.
+        Only heads in `least` and the lanes before it are looked at: those in `surfaced` are
+        compared with every server, the others with those that `changed`. A head that was
+        overtaken too often keeps the later ones off the servers it waits for. What the heads of a
+        lane leave to others of it is not for the lanes behind.
         """
         passed: list[Iterable[TrackedRequest]] = []
         entitled: list[TrackedRequest] = []
@@ -177,6 +193,8 @@ class Turns:
             return servers
 
         for lane in self._lanes() if changed or surfaced else ():
+            if lane < least:
+                continue
             left += spared
             heads = self._queue.heads(lane)
             order = iter(self._rules.order.ordered(heads, now=now))
@@ -214,6 +232,10 @@ class Turns:
     def leaves_servers(self, tracked: TrackedRequest) -> bool:
         """Whether lanes behind may be kept off servers that the request leaves to others of its."""
         return tracked.home is not None and len(self._queue.lanes()) > 1
+
+    def detains(self, tracked: TrackedRequest) -> bool:
+        """Whether servers may open to others once the request waits no longer."""
+        return self.keeps_servers(tracked) or self.leaves_servers(tracked)
 
     def end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""

@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -52,6 +53,9 @@ class Cluster(KubernetesStub):
     @property
     def servers(self) -> dict[str, bool]:
         return self.seen.servers
+
+    def has_only(self, url: str) -> bool:
+        return self.servers == {url: False}
 
     def prioritize(self, priorities: Mapping[str, int]) -> None:
         self.priorities.append(dict(priorities))
@@ -181,6 +185,19 @@ async def test_a_watch_that_ends_at_once_is_not_asked_for_without_a_pause() -> N
     async with watched(cluster, **BY_LABEL):
         await eventually(lambda: len(cluster.watches) == 4)
         assert len(cluster.lists) == 4
+
+
+async def test_an_api_that_breaks_every_watch_but_answers_is_followed_closely() -> None:
+    """Pauses that doubled at each break would last longer than anybody waits here."""
+    cluster = Cluster()
+    cluster.clock.step_s = 0.0  # no attempt lasts
+    async with watched(cluster, **BY_LABEL):
+        for number in range(1, 16):
+            address = f"http://10.0.0.{number}:8000"
+            await eventually(lambda: cluster.watching(PODS))
+            cluster.tell(PODS, Break.RESET)
+            cluster.put(PODS, pod("a", f"10.0.0.{number}"))
+            await eventually(partial(cluster.has_only, address))
 
 
 async def test_while_the_api_cannot_be_asked_the_servers_stay(

@@ -47,11 +47,6 @@ class _Life:
     adapter: str | None = None
     has_token: bool = False
 
-    @property
-    def has_bound(self) -> bool:
-        """Whether it can be certain to miss: by its service's objective, or by its own."""
-        return self.service.objective is not None or self.request.ttft_slo_s is not None
-
 
 class CheckedScheduler:
     """Feeds events, keeps the time, and checks each answer against the contract."""
@@ -137,10 +132,13 @@ class CheckedScheduler:
         """Hand over one event; every decision and the state after it must keep the contract."""
         arrived = self._note(event)
         shared = used_by_others(self.scheduler)
+        touched = {self._server_of(event)}
+        arrives = isinstance(event, ev.RequestArrived)
         if isinstance(event, ev.RequestArrived):
-            # Chunks that were seen meanwhile open servers as the passing of time does.
             self.scheduler._flights.chunks_seen(event.last_chunks)
-        opened_by_time = open_but_waiting(self.scheduler, now=self.now)
+        opened_before = open_but_waiting(
+            self.scheduler, now=self.now, despite_shares=True, despite_demand=arrives
+        )
         decisions = self.scheduler.handle(event, now=self.now)
         for decision in decisions:
             match decision:
@@ -160,31 +158,25 @@ class CheckedScheduler:
         assert_in_order(self.scheduler, dispatches, shared=shared, now=self.now)
         assert_caches_hold(self.scheduler, dispatches)
         assert_invariants(self.scheduler, now=self.now)
-        in_vain = open_but_waiting(self.scheduler, now=self.now) - opened_by_time
-        in_vain -= self._excused(in_vain, dispatches)
-        if isinstance(event, ev.RequestArrived):
-            # It is no event of a server: the others wait for the next one of theirs.
-            in_vain = {(name, backend) for name, backend in in_vain if name == arrived}
+        touched |= {dispatch.backend_id for dispatch in dispatches}
+        in_vain = {
+            (name, backend_id)
+            for name, backend_id in open_but_waiting(self.scheduler, now=self.now)
+            if backend_id in touched or (name, backend_id) not in opened_before
+        }
         assert not in_vain, f"after {event}: wait though the server is open: {in_vain}"
         return decisions
 
-    def _excused(
-        self, in_vain: set[tuple[str, str]], dispatches: Sequence[Dispatch]
-    ) -> set[tuple[str, str]]:
-        """Those that may wait for the server's next event all the same.
-
-        A prompt that has just been sent to a server makes room there for others with its prefix.
-        A service above its `max_share` leaves servers to those of others that wait.
-        """
-        shared = {
-            d.backend_id for d in dispatches if self.lives[d.request_id].request.prefix_blocks
-        }
-        behind = self.scheduler._rules.order.goes_behind
-        return {
-            (name, backend)
-            for name, backend in in_vain
-            if backend in shared or behind(self.scheduler._tracked[RequestId(name)], now=self.now)
-        }
+    def _server_of(self, event: ev.SchedulerEvent) -> BackendId | None:
+        """The server that an event is about: nobody may wait for it in vain afterwards."""
+        match event:
+            case ev.FirstTokenReceived(request_id) | ev.ResponseFinished(request_id):
+                life = self.lives.get(request_id)
+                return None if life is None else life.backend_id
+            case ev.BackendLoadReported(backend_id) | ev.ResponseProgressed(backend_id):
+                return backend_id
+            case _:
+                return None
 
     def _note(self, event: ev.SchedulerEvent) -> RequestId | None:  # noqa: C901, PLR0912 - an arm per event
         """Bring the onlooker's view up to date; return the id of a new request."""
@@ -258,10 +250,15 @@ class CheckedScheduler:
                 entitled = (other.service.priority, -order.index(other.request.id))
                 given_up = (life.service.priority, -order.index(life.request.id))
                 assert entitled > given_up, f"{refusal}, but {other} is less entitled"
-        elif refusal.reason is RefusalReason.NO_CAPACITY and life.has_bound:
+        elif refusal.reason is RefusalReason.NO_CAPACITY and self._has_bound(life):
             assert not is_critical(life.service.priority), f"{refusal} is Critical"
         elif refusal.reason is not RefusalReason.ATTEMPTS_EXHAUSTED:
             assert life.expires_at <= self.now, f"{refusal} before its time"
+
+    def _has_bound(self, life: _Life) -> bool:
+        """Whether it can be certain to miss: by its service's objective, or by its own."""
+        asked_s = life.request.ttft_slo_s if self._policy.pool.trusts_client_slo else None
+        return life.service.objective is not None or asked_s is not None
 
     def _check_preemption(self, life: _Life, refusal: Reject | Evict) -> None:
         """Only what has no token is given up, for a Critical one that waits, and once."""

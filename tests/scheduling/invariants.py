@@ -63,22 +63,33 @@ def on_servers(scheduler: Scheduler) -> dict[str, BackendId | None]:
     }
 
 
-def open_but_waiting(scheduler: Scheduler, *, now: float) -> set[tuple[str, str]]:
+def open_but_waiting(
+    scheduler: Scheduler, *, now: float, despite_shares: bool = False, despite_demand: bool = False
+) -> set[tuple[str, str]]:
     """(request, server) where the head of a flow waits, though the server is open for it.
 
-    Except where the server is kept for a request that others went before, or left by one that goes
-    first to those whose prompts it holds.
+    Except where the server is kept for a request that others went before, left by one that goes
+    first to those whose prompts it holds, or left by a service above its `max_share` to others.
+    `despite_shares` and `despite_demand` find those as well that only such a share, or the demand
+    of Critical services, keeps waiting.
     """
     heads = _heads(scheduler)
-    return {
+    capacity = scheduler._rules.capacity
+    headroom = capacity._headroom
+    if despite_demand:
+        capacity._headroom = None
+    found: set[tuple[str, str]] = {
         (head.request.id, backend.id)
         for head in heads
         for backend in scheduler._ledger.serving(head.target)
         if not backend.failed(head)
         and not _is_kept(backend, head, heads)
+        and (despite_shares or not _is_left_by_share(scheduler, backend, head, heads, now=now))
         and not _is_left(scheduler, backend, head, heads, now=now)
         and _is_open(scheduler, backend, head, now=now)
     }
+    capacity._headroom = headroom
+    return found
 
 
 def _is_open(
@@ -118,6 +129,24 @@ def _is_left(
         for other in before
         if backend in scheduler._ledger.serving(other.target)
     )
+
+
+def _is_left_by_share(
+    scheduler: Scheduler,
+    backend: BackendState,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+    *,
+    now: float,
+) -> bool:
+    others = [
+        other
+        for other in heads
+        if lane_of(other) >= lane_of(head)
+        and not other.late
+        and other.service.name != head.service.name
+    ]
+    return scheduler._rules.order.goes_behind(head, now=now) and is_kept(backend, others)
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:

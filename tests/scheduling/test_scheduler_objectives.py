@@ -157,3 +157,34 @@ def test_a_slot_that_was_kept_is_free_again_when_its_holder_leaves() -> None:
     checked.finish("a1")
     assert checked.finish("a2") == []
     assert dispatched(checked.cancel("b")) == [("a4", "s")]
+
+
+# -- servers that time opens ------------------------------------------------------------------
+
+
+def _with_batch_that_time_lets_go() -> CheckedScheduler:
+    """An idle server that is kept for tight requests, and long batch work that waited a second."""
+    tight = make_service("tight", priority=CRITICAL, objective=LatencyObjective(ttft_s=0.15))
+    services = (tight, make_service("batch"), make_service("other"))
+    checked = CheckedScheduler(make_policy(*services, slots=4))
+    checked.join("a")
+    for number in range(20):
+        checked.arrive(make_request(f"t{number}", service="tight"))
+        checked.now += 0.1
+        checked.finish(f"t{number}")
+    checked.arrive(make_request("long", service="batch", prompt_tokens=5_000))
+    assert checked.ids_in("queued") == ["long"]
+    checked.now += 1.01
+    return checked
+
+
+def test_an_arrival_does_not_take_a_server_that_time_opened_to_one_that_waits() -> None:
+    checked = _with_batch_that_time_lets_go()
+    decisions = checked.arrive(make_request("short", service="other", prompt_tokens=10))
+    assert dispatched(decisions)[0] == ("long", "a")
+
+
+def test_a_critical_arrival_goes_before_batch_work_that_time_lets_go() -> None:
+    checked = _with_batch_that_time_lets_go()
+    decisions = checked.arrive(make_request("critical", service="tight"))
+    assert dispatched(decisions)[0] == ("critical", "a")
