@@ -106,13 +106,16 @@ class BackendClient:
             body,
         )
 
-    async def fetch(self, target: str) -> FetchedResponse:
-        """GET a small page; raises BackendFailure like `exchange`."""
+    async def fetch(self, target: str, body: bytes = b"") -> FetchedResponse:
+        """GET a small page, or POST some JSON for it; raises BackendFailure like `exchange`."""
         page = _Page(f"{target} is larger than {_MAX_PAGE_BYTES} bytes")
         headers = b"Host: %b\r\nAccept: */*\r\n" % self.authority.encode()
         if self._options.authorization:
             headers += b"Authorization: %b\r\n" % self._options.authorization.encode()
-        await self.exchange(self.compose(b"GET", target.encode(), headers), page)
+        if body:
+            headers += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        method = b"POST" if body else b"GET"
+        await self.exchange(self.compose(method, target.encode(), headers, body), page)
         return FetchedResponse(page.status, b"".join(page.pieces))
 
     def close(self) -> None:
