@@ -5,14 +5,13 @@ change nothing else.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
 
 from gateway.scheduling import backend_state
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import BackendId, RequestPhase, is_critical
 from gateway.scheduling.scheduler import Scheduler
@@ -95,22 +94,19 @@ def open_but_waiting(
 def _is_open(
     scheduler: Scheduler, backend: BackendState, head: TrackedRequest, *, now: float
 ) -> bool:
-    look = scheduler._turns.open_for
-    return bool(_without_trace(scheduler, backend, lambda: look(head, [backend], now=now)))
+    with _without_trace(scheduler, backend):
+        return bool(scheduler._turns.open_for(head, [backend], now=now))
 
 
-def _without_trace(
-    scheduler: Scheduler, backend: BackendState, look: Callable[[], list[OpenServer]]
-) -> list[OpenServer]:
+@contextmanager
+def _without_trace(scheduler: Scheduler, backend: BackendState) -> Iterator[None]:
     """Looking at a server for the first time fixes what its forecasts start from: undo that."""
-    predictor = scheduler._flights._predictor
-    was_known = predictor.known_timing(backend.id) is not None
+    pool = scheduler._flights._predictor._timings
+    timings, start = dict(pool._timings), (pool._start, pool._start_until)
     kept = backend.outlook, backend.glance, backend.fresh_until
-    found = look()
+    yield
     backend.outlook, backend.glance, backend.fresh_until = kept
-    if not was_known:
-        predictor.forget(backend.id)
-    return found
+    pool._timings, (pool._start, pool._start_until) = timings, start
 
 
 def _is_left(
@@ -122,13 +118,14 @@ def _is_left(
     now: float,
 ) -> bool:
     before = [other for other in heads if lane_of(other) > lane_of(head) and other.home is not None]
-    look = scheduler._rules.capacity.open_among
-    return any(
-        _without_trace(scheduler, backend, partial(look, other, [backend], now=now))
-        and not _is_open(scheduler, backend, other, now=now)
-        for other in before
-        if backend in scheduler._ledger.serving(other.target)
-    )
+    with _without_trace(scheduler, backend):
+        able = [
+            other
+            for other in before
+            if backend in scheduler._ledger.serving(other.target)
+            and scheduler._rules.capacity.open_among(other, [backend], now=now)
+        ]
+    return any(not _is_open(scheduler, backend, other, now=now) for other in able)
 
 
 def _is_left_by_share(
@@ -317,11 +314,11 @@ def _assert_outlook_is_fresh(scheduler: Scheduler, backend: BackendState, *, now
     """What is believed to hold still holds, but for the rate of prefills, which is forgotten."""
     if now >= backend.fresh_until:
         return
-    kept = backend.outlook, backend.glance, backend.fresh_until
-    scheduler._flights._predictor._look(backend, now)
-    anew = backend.outlook._replace(stretch=kept[0].stretch)
-    assert anew == kept[0], f"{backend} has changed"
-    backend.outlook, backend.glance, backend.fresh_until = kept
+    believed = backend.outlook
+    with _without_trace(scheduler, backend):
+        scheduler._flights._predictor._look(backend, now)
+        anew = backend.outlook._replace(stretch=believed.stretch)
+    assert anew == believed, f"{backend} has changed"
 
 
 def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:
