@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -20,19 +20,38 @@ pytestmark = [
     pytest.mark.skipif("REQUEST_LOG" not in os.environ, reason="not through a gateway"),
 ]
 
-_REQUESTS = 160
+_KINDS = 20
+_OF_EACH = 10
+_REQUESTS = _KINDS * _OF_EACH
 _RATE_RPS = 4.0
 _WARMUP = 40
 _INSANE = 1.5
-"""Median relative error: engines and gateway share the cores, so that pauses make up much of it."""
 
 
-async def _ask(client: AsyncOpenAI, rng: Random) -> None:
-    words = " ".join(rng.choice(("one", "two", "three", "four")) for _ in range(rng.randrange(300)))
+class _Kind(NamedTuple):
+    """Requests that differ in nothing that takes time: not even their prefix is shared."""
+
+    model: str
+    words: str
+    max_tokens: int
+
+
+def _kinds(rng: Random) -> list[_Kind]:
+    return [
+        _Kind(
+            model=rng.choice((BASE, BASE, *ADAPTERS[:2])),
+            words=" ".join(rng.choices(("one", "two", "three", "four"), k=rng.randrange(300))),
+            max_tokens=16 + 3 * number,
+        )
+        for number in range(_KINDS)
+    ]
+
+
+async def _ask(client: AsyncOpenAI, kind: _Kind, number: int) -> None:
     stream = await client.chat.completions.create(
-        model=rng.choice((BASE, BASE, *ADAPTERS[:2])),
-        messages=[{"role": "user", "content": f"{QUESTION} {words}"}],
-        max_tokens=rng.randrange(16, 96),
+        model=kind.model,
+        messages=[{"role": "user", "content": f"{number:04} {QUESTION} {kind.words}"}],
+        max_tokens=kind.max_tokens,
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
@@ -65,9 +84,11 @@ async def test_forecasts_are_sane(
 ) -> None:
     before = len(_logged())
     rng = Random(1)
+    asked = _kinds(rng) * _OF_EACH
+    rng.shuffle(asked)
     async with asyncio.TaskGroup() as group:
-        for _ in range(_REQUESTS):
-            group.create_task(_ask(client, rng))
+        for number, kind in enumerate(asked):
+            group.create_task(_ask(client, kind, number))
             await asyncio.sleep(rng.expovariate(_RATE_RPS))
     await engines.become_idle(within_s=30.0)
     lines = await _logged_since(before)
