@@ -6,7 +6,7 @@ from random import Random
 _MEMORY_S = 10.0
 _SHORT_MEMORY_S = 2.0
 _SPREAD = 1.3
-"""A rate over the short memory is believed to be up to so many times as high: it is of few events."""
+"""A rate over the short memory is of few events: it may well be so many times as high."""
 _SHORTEST_S = 1.0
 _LONGEST_S = 60.0
 _JITTER = 0.25
