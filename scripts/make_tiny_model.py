@@ -1,9 +1,9 @@
 # ruff: noqa: INP001 (a program, not a package)
 """Build a tiny chat model with LoRA adapters for vLLM, from seeded noise, without a download.
 
-Usage: make_tiny_model.py FOLDER writes FOLDER/model (a Qwen2 of two layers; vLLM makes its weights
-itself with --load-format dummy) and FOLDER/adapters/{a,b,c,d} (rank 8 on the attention
-projections). Needs numpy, safetensors and tokenizers; scripts/test-engine runs it where they are.
+Usage: make_tiny_model.py FOLDER writes FOLDER/model (a Qwen2 of two layers) and
+FOLDER/adapters/{a,b,c,d} (rank 8 on the attention projections). Needs numpy, safetensors and
+tokenizers; scripts/test-engine runs it where they are.
 """
 
 import json
@@ -27,6 +27,9 @@ HEAD_DIM = HIDDEN // QUERY_HEADS  # 32: vLLM's CPU attention has no kernel for 1
 CONTEXT_TOKENS = 4096
 VOCABULARY = 512
 RANK = 8
+LOGITS_SCALE = 4.0
+"""Standard deviation. The best token is then ahead by about 1, as in real models; with vLLM's
+`--load-format dummy` all tokens are equally likely, to the last bit of a float32."""
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -59,7 +62,7 @@ def main(folder: Path) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """Write tokenizer and configuration of a model whose weights the server makes up."""
+    """Write tokenizer, configuration and weights."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -92,6 +95,45 @@ def write_model(folder: Path) -> None:
         **token_ids,
     )
     write_json(folder / "generation_config.json", **token_ids)
+    special = [tokenizer.token_to_id(token) for token in (PAD, START, END)]
+    save_file(
+        weights(tokenizer.get_vocab_size(), never_said=special),
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
+def weights(vocabulary: int, *, never_said: list[int]) -> dict[str, np.ndarray]:
+    """Return noise that keeps the scale of what passes through; some tokens get no weight."""
+    noise = np.random.default_rng(0)
+
+    def matrix(out: int, into: int, scale: float = 1.0) -> np.ndarray:
+        return noise.normal(scale=scale / into**0.5, size=(out, into)).astype(np.float32)
+
+    ones = np.ones(HIDDEN, np.float32)
+    head = matrix(vocabulary, HIDDEN, LOGITS_SCALE)
+    head[never_said] = 0
+    tensors = {
+        "model.embed_tokens.weight": matrix(vocabulary, HIDDEN, HIDDEN**0.5),
+        "model.norm.weight": ones,
+        "lm_head.weight": head,
+    }
+    heads = {"q": QUERY_HEADS, "k": KEY_VALUE_HEADS, "v": KEY_VALUE_HEADS}
+    for number in range(LAYERS):
+        layer = f"model.layers.{number}"
+        for name, count in heads.items():
+            projection = f"{layer}.self_attn.{name}_proj"
+            tensors[f"{projection}.weight"] = matrix(count * HEAD_DIM, HIDDEN)
+            tensors[f"{projection}.bias"] = np.zeros(count * HEAD_DIM, np.float32)
+        tensors |= {
+            f"{layer}.self_attn.o_proj.weight": matrix(HIDDEN, QUERY_HEADS * HEAD_DIM),
+            f"{layer}.mlp.gate_proj.weight": matrix(2 * HIDDEN, HIDDEN),
+            f"{layer}.mlp.up_proj.weight": matrix(2 * HIDDEN, HIDDEN),
+            f"{layer}.mlp.down_proj.weight": matrix(HIDDEN, 2 * HIDDEN),
+            f"{layer}.input_layernorm.weight": ones,
+            f"{layer}.post_attention_layernorm.weight": ones,
+        }
+    return tensors
 
 
 def train_tokenizer() -> Tokenizer:

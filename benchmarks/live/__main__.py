@@ -94,7 +94,7 @@ async def _cancellations(args: argparse.Namespace, folder: Path) -> list[Finding
         time_scale=args.time_scale or 0.2,
         settings={
             "max_requests_per_backend": 32,
-            "queue_timeout": "5min",
+            "queue_timeout": "1h",
             # Critical, so that they wait and are not refused where that takes long.
             "pools": [
                 {

@@ -38,6 +38,7 @@ class Recorder:
 
     Attributes:
         exchanges: by X-Request-Id, in order of arrival.
+        awaited: by X-Request-Id, set when a request arrives.
         most_models: the most distinct models, those in `unbounded` apart, that were asked for at
             the same time.
     """
@@ -53,6 +54,7 @@ class Recorder:
         self._open: Counter[str] = Counter()
         self._sides: set[_GatewaySide] = set()
         self.exchanges: dict[str, list[Exchange]] = {}
+        self.awaited: dict[str, asyncio.Event] = {}
         self.most_models = 0
 
     @property
@@ -97,6 +99,8 @@ class Recorder:
     def began(self, exchange: Exchange) -> None:
         """Note a request whose body has come."""
         self.exchanges.setdefault(exchange.request_id, []).append(exchange)
+        if (awaited := self.awaited.get(exchange.request_id)) is not None:
+            awaited.set()
         if exchange.model not in self._unbounded:
             self._open[exchange.model] += 1
             self.most_models = max(self.most_models, len(self._open))

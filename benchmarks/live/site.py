@@ -49,6 +49,19 @@ class Site:
         """What reached servers of a request."""
         return [e for recorder in self.recorders for e in recorder.exchanges.get(request_id, ())]
 
+    async def reached(self, request_id: str) -> None:
+        """Wait until a request has reached a server."""
+        if self.exchanges(request_id):
+            return
+        arrived = asyncio.Event()
+        for recorder in self.recorders:
+            recorder.awaited[request_id] = arrived
+        try:
+            await arrived.wait()
+        finally:
+            for recorder in self.recorders:
+                del recorder.awaited[request_id]
+
     async def state(self) -> dict[str, Any]:
         """The scheduler's state."""
         async with self.http.get(f"{self.admin_url}/debug/state") as response:

@@ -7,22 +7,27 @@ true is learned as the slope of a regression of log(actual) on log(forecast), be
 
 from math import exp, log
 
-_MEMORY_SAMPLES = 200.0
+_LEAST_MEMORY_SAMPLES = 200
+_MEMORY_TURNOVERS = 4
+"""Outcomes of answers that overlap are nearly one: where many run, more of them are needed."""
+_NEWEST_SHARE = 3.0
+"""Among few samples the newest count more: the first were taken while the server was filling."""
 _PRIOR = 0.5
 """Sum of squares, of logarithms, that the prior slope of 1 counts for: fifty samples of 10 %."""
 
-_SURE_AFTER_CHANGE = 10.0
-"""Samples that the means count for after a change of speed."""
+_SURE_AFTER_CHANGE = 28.0
+"""Samples that the means count for after a change of speed: the next has a weight of a tenth."""
 
 
 class BlendedForecast:
-    """Follows means, variance and covariance of the logarithms over about two hundred samples."""
+    """Follows means, variance and covariance of the logarithms over 200 samples and more."""
 
-    __slots__ = ("_covariance", "_mean_actual", "_mean_raw", "_samples", "_variance")
+    __slots__ = ("_covariance", "_mean_actual", "_mean_raw", "_samples", "_variance", "_weight")
 
     def __init__(self) -> None:
         """Start with what is forecast."""
         self._samples = 0.0
+        self._weight = 1.0
         self._mean_raw = 0.0
         self._mean_actual = 0.0
         self._variance = 0.0
@@ -31,7 +36,7 @@ class BlendedForecast:
     @property
     def slope(self) -> float:
         """The share of a deviation from the mean forecast that is believed, 0 to 1."""
-        prior = _PRIOR / (1.0 + self._samples)
+        prior = _PRIOR * self._weight / (1.0 + self._weight)
         slope = (self._covariance + prior) / (self._variance + prior)
         return min(1.0, max(0.0, slope))
 
@@ -41,10 +46,11 @@ class BlendedForecast:
             return raw_s
         return exp(self._mean_actual + self.slope * (log(raw_s) - self._mean_raw))
 
-    def learn(self, *, raw_s: float, actual_s: float) -> None:
-        """Take in one outcome; both times > 0."""
-        self._samples = min(self._samples + 1.0, _MEMORY_SAMPLES)
-        weight = 1.0 / self._samples
+    def learn(self, *, raw_s: float, actual_s: float, in_flight: int) -> None:
+        """Take in one outcome; both times > 0, with so many requests on the server."""
+        self._samples += 1.0
+        memory = float(max(_LEAST_MEMORY_SAMPLES, _MEMORY_TURNOVERS * in_flight))
+        self._weight = weight = max(1.0 / memory, _early_weight(self._samples))
         raw = log(raw_s) - self._mean_raw
         actual = log(actual_s) - self._mean_actual
         self._mean_raw += weight * raw
@@ -60,4 +66,9 @@ class BlendedForecast:
         self._mean_raw += log(factor)
         self._mean_actual += log(factor)
         self._samples = min(self._samples, _SURE_AFTER_CHANGE)
+        self._weight = _early_weight(self._samples)
         self._variance = self._covariance = 0.0
+
+
+def _early_weight(samples: float) -> float:
+    return min(1.0, _NEWEST_SHARE / (samples + _NEWEST_SHARE - 1.0))

@@ -7,6 +7,8 @@ learned per server (step_time.py), from the mean of its pool's; what the formula
 followed as a bias and a spread (forecast_error.py).
 """
 
+from math import log
+
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
 from gateway.scheduling.model import BackendId, Forecast
@@ -271,10 +273,9 @@ class LatencyPredictor:
         timing.told_error.judge(forecast_s=told.tpot_s, p90_s=told.tpot_p90_s, actual_s=tpot_s)
         if tracked.dispatched_at < timing.changed_at:
             return
+        in_flight, off = len(backend.in_flight), log(tpot_s / told.tpot_s)
         self._told_spread.learn(
-            requests=tracked.ahead,
-            held=tpot_s <= told.tpot_p90_s,
-            under_way=max(1, len(backend.in_flight)) * len(self._timings),
+            requests=tracked.ahead, off=off, under_way=in_flight * len(self._timings)
         )
         timing.tpot_error.learn(
             raw_s=prediction.raw_tpot_s,
@@ -282,7 +283,7 @@ class LatencyPredictor:
             p90_s=prediction.tpot_p90_s,
             actual_s=tpot_s,
         )
-        timing.blend.learn(raw_s=prediction.raw_tpot_s, actual_s=tpot_s)
+        timing.blend.learn(raw_s=prediction.raw_tpot_s, actual_s=tpot_s, in_flight=in_flight)
 
 
 def _judge_ttft(error: ForecastError, prediction: Prediction, actual_s: float) -> None:

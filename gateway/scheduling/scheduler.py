@@ -26,14 +26,13 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from gateway.scheduling import events as ev
-from gateway.scheduling.admission_queue import lane_of
+from gateway.scheduling.arrivals import Arrivals
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.breakers import HealthChange
-from gateway.scheduling.capacity import OpenServer
-from gateway.scheduling.decisions import Decision, Evict, RefusalReason, Reject
+from gateway.scheduling.decisions import Decision, RefusalReason
 from gateway.scheduling.model import BackendId, RequestId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
-from gateway.scheduling.prefix_home import home_of
+from gateway.scheduling.refusals import Refusals
 from gateway.scheduling.scheduler_parts import Knowledge, MakeRules, Rules
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 from gateway.scheduling.snapshot_builder import take_snapshot
@@ -63,12 +62,26 @@ class Scheduler:
         self._flights = stages.flights
         self._tracked: dict[RequestId, TrackedRequest] = {}
         self._decisions: list[Decision] = []
+        self._refusals = Refusals(
+            knowledge=knowledge,
+            stages=stages,
+            rules=rules,
+            tracked=self._tracked,
+            decisions=self._decisions,
+        )
+        self._arrivals = Arrivals(
+            knowledge=knowledge,
+            stages=stages,
+            rules=rules,
+            refusals=self._refusals,
+            tracked=self._tracked,
+            decisions=self._decisions,
+        )
         self._draining = False
         self._ignored_events = 0
 
     def handle(self, event: ev.SchedulerEvent, *, now: float) -> list[Decision]:  # noqa: C901, PLR0912 - an arm per event
         """Take in one fact; return the orders that follow from it, in order."""
-        self._decisions = []
         if now >= self._breakers.next_at:
             self._breakers.advance(now)
             self._fill_reopened(now)
@@ -105,7 +118,9 @@ class Scheduler:
             case _:
                 assert_never(event)
         self._fill_reopened(now)
-        return self._decisions
+        decisions = self._decisions.copy()
+        self._decisions.clear()
+        return decisions
 
     def next_deadline(self) -> float | None:
         """When DeadlinePassed is due, or None while nothing waits."""
@@ -136,74 +151,11 @@ class Scheduler:
         return self._dispatcher.explain(request_id)
 
     def _on_arrived(self, event: ev.RequestArrived, now: float) -> None:
-        request = event.request
         self._flights.chunks_seen(event.last_chunks)
-        if request.id in self._tracked:
+        if event.request.id in self._tracked:
             self._ignored_events += 1
-            return
-        tracked = self._intake.track(request, now=now)
-        if isinstance(tracked, RefusalReason):
-            self._reject(request.id, tracked)
-            return
-        serving = self._ledger.serving(tracked.target)
-        if self._rules.capacity.is_impossible(tracked, serving):
-            if not is_critical(tracked.service.priority):
-                self._adherence.settle(tracked, missed=True, burns=False, now=now)
-                self._reject(request.id, RefusalReason.OBJECTIVE_IMPOSSIBLE)
-                return
-            self._intake.lift_bounds(tracked)
-        self._rules.capacity.expect(tracked)
-        if self._queue.requests:
-            tracked.home = home_of(tracked, serving)
-        if not self._queue.requests or not self._queue.has_flow(tracked):
-            servers = self._turns.open_to_arrival(tracked, serving, now=now)
-            if servers and self._queue.requests and self._fill_before(tracked, servers, now):
-                servers = self._turns.open_to_arrival(tracked, serving, now=now)
-            if servers:
-                self._pass(tracked, servers, now)
-                return
-        self._enqueue(tracked, now)
-
-    def _fill_before(
-        self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float
-    ) -> bool:
-        """Serve those first that are not less entitled and that time has opened a server for."""
-        backends = [server.backend for server in servers]
-        dispatches = self._dispatcher.fill(backends, least=lane_of(tracked), now=now)
-        self._decisions += dispatches
-        return bool(dispatches)
-
-    def _pass(self, tracked: TrackedRequest, servers: Sequence[OpenServer], now: float) -> None:
-        """Serve an arrival before those that wait."""
-        self._tracked[tracked.request.id] = tracked
-        if self._queue.requests:
-            self._turns.overtakes(tracked, servers)
-        self._decisions.append(self._dispatcher.dispatch(tracked, servers, now=now))
-        if self._queue.requests:
-            self._fill([self._flights.backend_of(tracked)], now)
-
-    def _enqueue(self, tracked: TrackedRequest, now: float) -> None:
-        """Let an arrival wait, or refuse it."""
-        servers_kept = False
-        refusal = self._admission.refusal_of(tracked, now=now)
-        while refusal is None and not self._queue.has_room(tracked):
-            displaced = self._queue.displaced_by(tracked)
-            if displaced is None:
-                self._adherence.settle(tracked, missed=True, now=now)
-                refusal = RefusalReason.QUEUE_FULL
-            else:
-                servers_kept = servers_kept or self._turns.detains(displaced)
-                self._evict(displaced, RefusalReason.DISPLACED, now)
-        if refusal is not None:
-            tracked.enter(RequestPhase.REJECTED)
-            retry_after_s = self._admission.retry_after_s(now=now)
-            self._reject(tracked.request.id, refusal, retry_after_s=retry_after_s)
-            return
-        self._tracked[tracked.request.id] = tracked
-        self._wait(tracked, now)
-        # A late request gains nothing by waiting: the best of the open servers will do.
-        if tracked.late or servers_kept:
-            self._fill(self._ledger.backends, now)
+        else:
+            self._arrivals.arrived(event.request, now=now)
 
     def _on_first_token(self, request_id: RequestId, now: float) -> None:
         tracked = self._tracked.get(request_id)
@@ -241,11 +193,11 @@ class Scheduler:
             del self._tracked[event.request_id]
         elif self._admission.may_return(tracked, event.kind):
             tracked.enter(RequestPhase.QUEUED)
-            self._wait(tracked, now)
+            self._arrivals.wait(tracked, now=now)
             self._fill(self._ledger.backends, now)
             return
         else:
-            self._give_up(tracked, RefusalReason.ATTEMPTS_EXHAUSTED, now)
+            self._refusals.give_up(tracked, RefusalReason.ATTEMPTS_EXHAUSTED, now=now)
         self._fill([backend], now)
 
     def _on_cancelled(self, request_id: RequestId, now: float) -> None:
@@ -268,7 +220,7 @@ class Scheduler:
         expired = self._notice_late(now)
         while (tracked := self._queue.first_expired(now=now)) is not None:
             expired = True
-            self._evict(tracked, self._admission.expiry_reason(tracked), now)
+            self._refusals.evict(tracked, self._admission.expiry_reason(tracked), now=now)
         if expired:
             self._fill(self._ledger.backends, now)
 
@@ -282,7 +234,7 @@ class Scheduler:
                 self._turns.end_hold(tracked)
                 self._queue.make_late(tracked)
             else:
-                self._evict(tracked, RefusalReason.NO_CAPACITY, now)
+                self._refusals.evict(tracked, RefusalReason.NO_CAPACITY, now=now)
         return noticed
 
     def _on_load_reported(self, event: ev.BackendLoadReported, now: float) -> None:
@@ -307,6 +259,8 @@ class Scheduler:
     def _on_policies_changed(self, policy: SchedulingPolicy, now: float) -> None:
         self._rules = self._make_rules(policy, self._rules)
         self._stages.reconfigure(self._rules)
+        self._refusals.reconfigure(self._rules)
+        self._arrivals.reconfigure(self._rules)
         self._knowledge.reconfigure(policy, now=now)
         self._fill(self._ledger.backends, now)
 
@@ -338,41 +292,6 @@ class Scheduler:
             return None
         if tracked.phase is RequestPhase.EVICTED:
             self._release(tracked, now)
-            self._preempt(self._preemption.for_waiting(now=now), now)
+            self._refusals.preempt(self._preemption.for_waiting(now=now), now=now)
             return None
         return tracked
-
-    def _wait(self, tracked: TrackedRequest, now: float) -> None:
-        """Let a request wait, for those that are given up for it if there are any."""
-        given_up = self._preemption.for_arrival(tracked, now=now)
-        self._admission.wait(tracked, room_comes=bool(given_up), now=now)
-        self._preempt(given_up, now)
-
-    def _preempt(self, given_up: Sequence[TrackedRequest], now: float) -> None:
-        """Give up Non-Critical requests without a token; they hold their servers until closed."""
-        for tracked in given_up:
-            self._adherence.settle(tracked, missed=True, now=now)
-            self._rules.order.refunded(tracked)
-            tracked.enter(RequestPhase.EVICTED)
-            self._tell_evicted(tracked, RefusalReason.PREEMPTED, now)
-            self._knowledge.drain_rate.preempted(now=now)
-
-    def _reject(
-        self, request_id: RequestId, reason: RefusalReason, *, retry_after_s: float | None = None
-    ) -> None:
-        self._decisions.append(Reject(request_id, reason, retry_after_s))
-
-    def _evict(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
-        self._adherence.settle(tracked, missed=True, now=now)
-        self._turns.end_hold(tracked)
-        self._queue.forget(tracked)
-        self._give_up(tracked, reason, now)
-
-    def _give_up(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
-        tracked.enter(RequestPhase.EVICTED)
-        del self._tracked[tracked.request.id]
-        self._tell_evicted(tracked, reason, now)
-
-    def _tell_evicted(self, tracked: TrackedRequest, reason: RefusalReason, now: float) -> None:
-        retry_after_s = self._admission.retry_after_s(now=now)
-        self._decisions.append(Evict(tracked.request.id, reason, retry_after_s))

@@ -1,46 +1,53 @@
 """How wide the p90 of what is told of TPOT has to be, by the load of the server.
 
-Adaptive conformal inference (Gibbs and Candes, 2021) with a linear condition (Gibbs, Cherian and
-Candes, 2023): the logarithm of the spread is `a + b*z`, z the logarithm of the requests there
-against their mean, in standard deviations. Each outcome moves both so that nine of ten are within
-the p90, at low load as at high. All servers of a pool share them: one has too few outcomes for it.
+Answers that overlap are slowed by the same crowd, so that their outcomes are nearly one: whether
+the p90 held for the last hundred of them says little, and to follow that makes the spread swing.
+It is taken from how far outcomes are off on average, as one sample for each turnover of the
+requests under way. All servers of a pool share it: one has too few outcomes for it.
 """
 
 from math import exp, log, sqrt
 
-_COVERED = 0.9
-_FIRST_GROWTH = 0.3
-_GROWTH_SLOWING_SAMPLES = 10.0
-_LAST_GROWTH = 0.03
-_TILT_GROWTH = 0.02
-_UNDER_WAY = 270.0
-"""While more requests are under way, each outcome moves less: all of those were told a p90 that the
-latest outcomes had no part in, and what all of them ask for at once would be too much."""
-_LEAST, _MOST = log(0.01), log(1.5)
-_MOST_TILT = 1.5
+_P90_OF_MEAN_DEVIATION = 1.606
+"""The 90th percentile of a normal distribution over its mean absolute deviation."""
+_LATE, _EARLY = 4.0 / 3.0, 2.0 / 3.0
+"""Outcomes are not spread evenly: those above what was told count twice as much as those below."""
+_MOST_AT_ONCE = 4.0
+"""An outcome that is farther off, in spreads, counts as one that is so far off."""
+_WEIGHT_OF_TURNOVER = 0.375
+_EARLY_WEIGHT = 3.0
+_PRIOR_TURNOVERS = 0.7
+"""The first outcomes are forgotten soon: forecasts were poor, and the pool was filling."""
+_FEWEST_UNDER_WAY = 30
+_TILT_GROWTH = 0.15
+_LEAST, _MOST = 0.01, 1.5
+_MOST_TILT = 1.0
 _FARTHEST = 2.5
 _LOAD_MEMORY = 0.005
 _LEAST_VARIANCE = 0.0025
 
 
 class ToldSpread:
-    """The logarithm of p90 over mean of what is told, learned from whether the p90 held."""
+    """The logarithm of p90 over what is told: `spread * exp(tilt * z)`.
 
-    __slots__ = ("_level", "_load_mean", "_load_variance", "_loads", "_samples", "_tilt")
+    z is the logarithm of the requests on the server against their mean, in standard deviations.
+    """
+
+    __slots__ = ("_load_mean", "_load_variance", "_loads", "_spread", "_tilt", "_turnovers")
 
     def __init__(self, spread: float) -> None:
         """Start from `spread`, > 0, at every load."""
-        self._level = log(spread)
+        self._spread = spread
         self._tilt = 0.0
-        self._samples = 0
+        self._turnovers = _PRIOR_TURNOVERS
         self._loads = 0
         self._load_mean = 0.0
         self._load_variance = _LEAST_VARIANCE
 
     def p90_factor(self, requests: int) -> float:
         """What a mean is multiplied with on a server that has so many requests, > 1."""
-        level = self._level + self._tilt * self._deviation(requests)
-        return exp(exp(min(_MOST, max(_LEAST, level))))
+        spread = self._spread * exp(self._tilt * self._deviation(requests))
+        return exp(min(_MOST, max(_LEAST, spread)))
 
     def note_load(self, requests: int) -> None:
         """Take in that a request was sent to a server with so many."""
@@ -50,22 +57,25 @@ class ToldSpread:
         self._load_variance += weight * (off * off - self._load_variance)
         self._loads += 1
 
-    def learn(self, *, requests: int, held: bool, under_way: int) -> None:
+    def learn(self, *, requests: int, off: float, under_way: int) -> None:
         """Take in one outcome.
 
         Args:
             requests: those on its server when it was forecast.
-            held: whether the time was within its p90.
-            under_way: requests on all servers, >= 1.
+            off: log(actual / told).
+            under_way: requests on all servers.
         """
-        share = min(1.0, _UNDER_WAY / under_way)
-        first = _FIRST_GROWTH / (1.0 + self._samples / _GROWTH_SLOWING_SAMPLES)
-        change = _COVERED - 1.0 if held else _COVERED
-        level = self._level + max(share * _LAST_GROWTH, first) * change
-        self._level = min(_MOST, max(_LEAST, level))
-        tilt = self._tilt + share * _TILT_GROWTH * change * self._deviation(requests)
+        turnover = 1.0 / max(_FEWEST_UNDER_WAY, under_way)
+        self._turnovers += turnover
+        weight = turnover * max(_WEIGHT_OF_TURNOVER, _EARLY_WEIGHT / self._turnovers)
+        deviation = self._deviation(requests)
+        counted = off * _LATE if off > 0.0 else -off * _EARLY
+        seen = _P90_OF_MEAN_DEVIATION * counted * exp(-self._tilt * deviation)
+        seen = min(seen, _MOST_AT_ONCE * self._spread)
+        spread = self._spread + weight * (seen - self._spread)
+        self._spread = spread = min(_MOST, max(_LEAST, spread))
+        tilt = self._tilt + _TILT_GROWTH * weight * (seen / spread - 1.0) * deviation
         self._tilt = min(_MOST_TILT, max(-_MOST_TILT, tilt))
-        self._samples += 1
 
     def _deviation(self, requests: int) -> float:
         usual = sqrt(max(_LEAST_VARIANCE, self._load_variance))

@@ -202,18 +202,15 @@ class ClientProtocol(RequestHandler):
             self._connections.counts[CutReason.HEADER_TOO_LARGE] += 1
             answer = protocol_answer(ProtocolError.HEADER_TOO_LARGE)
         else:
+            self._connections.counts[CutReason.MALFORMED] += 1
             # What follows the first line is a piece of the request, which may be a secret.
             said = (message or "Bad request").partition("\n")[0].rstrip(":. ")
             answer = bad_request_answer(BadRequest(f"{said}.", status=status))
-        if request.writer.output_size > 0:
+        transport = self.transport
+        if request.writer.output_size > 0 or transport is None:
             raise ConnectionError("a response has begun already")
-        response = web.Response(
-            status=answer.status,
-            body=answer.body,
-            headers=[(name.decode(), value.decode()) for name, value in answer.headers],
-        )
-        response.force_close()
-        return response
+        transport.write(_whole_response(answer))
+        return SentResponse(self, keep_alive=False)
 
     def pause_writing(self) -> None:
         """Hold the feeder back: the client's buffer is full."""

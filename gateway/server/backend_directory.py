@@ -38,6 +38,10 @@ class BackendDirectory:
         """Return the client of a server of this pool."""
         return self._clients[backend_id]
 
+    def usable_clients(self) -> tuple[BackendClient, ...]:
+        """Return the clients of the servers that take requests."""
+        return tuple(self._clients[backend_id] for backend_id in self._models)
+
     def __iter__(self) -> Iterator[BackendId]:
         return iter(self._clients)
 

@@ -17,6 +17,8 @@ class CutReason(StrEnum):
 
     HEADER_TOO_SLOW = "header_too_slow"
     HEADER_TOO_LARGE = "header_too_large"
+    MALFORMED = "malformed"
+    """What came is no request, or can be read in two ways."""
     MADE_ROOM = "made_room"
     """It was waiting for a request when the last place was needed."""
     ALL_BUSY = "connections"

@@ -2,19 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 
 from gateway.runtime.clock import Clock
+from gateway.runtime.patient_timeout import PatientTimeout
 from gateway.scheduling.model import BackendId, InferenceRequest
 from gateway.server.attempts import Attempts, RequestFacts
+from gateway.server.backend_connection import BackendFailure
 from gateway.server.client_channel import ClientChannel
 from gateway.server.request_forwarding import ForwardedRequest
 from gateway.server.routes import ServingPool
 from gateway.telemetry.request_record import Outcome
+from gateway.wire.detokenization import DETOKENIZE_PATH, detokenize_request, detokenized
 from gateway.wire.parsed_request import ParsedRequest
 from gateway.wire.stream_continuation import RESUME_PATH
 
 _MOST_BREAKS = 3
 """A request that kills its servers must not reach all of them."""
+_TEXT_S = 2.0
+"""For a server to tell the text of some tokens: most of them do nothing else for it."""
 
 
 class ContinuedStream:
@@ -43,7 +49,7 @@ class ContinuedStream:
         """Go on until the answer is whole, or tell the client that it never will be."""
         broke_at: tuple[BackendId, ...] = ()
         while attempts.broken is not None:
-            resumed = self._rest()
+            resumed = await self._rest()
             if resumed is None:
                 if not self._end():
                     attempts.break_off(attempts.broken)
@@ -67,13 +73,15 @@ class ContinuedStream:
                 )
                 await attempts.run()
 
-    def _rest(self) -> ForwardedRequest | None:
+    async def _rest(self) -> ForwardedRequest | None:
         """The request for what is missing; None if it cannot be had from another server."""
         answer = self._forwarded.answer
         assert answer is not None
         answer.broke()
         if answer.breaks > _MOST_BREAKS:
             return None
+        while (tail := answer.doubtful_tail()) is not None:
+            answer.judge_tail(await self._text_of(tail))
         body = answer.resumed_request(self._longest())
         return None if body is None else self._forwarded.resumed(body)
 
@@ -87,6 +95,22 @@ class ContinuedStream:
         self._channel.write(ending, last=True)
         self._progress.end(Outcome.OK)
         return True
+
+    async def _text_of(self, ids: list[int]) -> str | None:
+        """The text of token ids as the first server that can tell tells it; None if none can."""
+        dispatch = self._progress.dispatch
+        assert dispatch is not None
+        request = detokenize_request(dispatch.model, ids)
+        for client in self._pool.backends.usable_clients():
+            try:
+                async with PatientTimeout(_TEXT_S):
+                    page = await client.fetch(DETOKENIZE_PATH, request)
+            except (BackendFailure, TimeoutError):
+                continue
+            text = detokenized(page.body) if page.status == HTTPStatus.OK else None
+            if text is not None:
+                return text
+        return None
 
     def _longest(self) -> int | None:
         """Tokens that prompt and answer may have together."""

@@ -215,7 +215,8 @@ CONNECTIONS = gauge(
 )
 CUT_CONNECTIONS = counter(
     "llm_gateway_cut_connections_total",
-    "Connections closed, or not taken, because of a limit on connections or headers.",
+    "Connections closed, or not taken, because of a limit on connections or headers, or because"
+    " what came was malformed.",
     "listener",
     "reason",
 )

@@ -1,7 +1,9 @@
 """What a client has of a streamed answer, as far as another server needs it to go on.
 
 An engine holds text back while a character is incomplete. Token ids whose text has not come are not
-counted as said: they are left to the next server to say again.
+counted as said: they are left to the next server to say again. Where several ids come in one event
+(a busy server, speculative decoding), its text may be that of the first of them only; whether the
+last of them end a character is known from their text (`doubtful_tail`).
 """
 
 from typing import Any
@@ -18,6 +20,10 @@ _NUMBER: msgspec.json.Decoder[int | None] = msgspec.json.Decoder(int | None, str
 """As lenient as the parser of requests."""
 _DEFAULT_COMPLETION_TOKENS = 16
 """`max_tokens` of a completion that sets none (OpenAI's API reference)."""
+_INCOMPLETE = "\ufffd"
+"""How the text of ids ends while the engine holds it back (DecodeStream of HF's tokenizers)."""
+_CONTEXT = 8
+"""Ids before a doubtful one that are enough to know where a character begins: it has four bytes."""
 _SAMPLING = (
     "temperature",
     "top_p",
@@ -69,6 +75,8 @@ class AnswerSoFar:
         self._prompt_ids: list[int] | None = None
         self._ids: list[int] = []
         self._unsaid: list[int] = []
+        self._doubtful = 0
+        """So many of the last ids came together with text that may not be theirs."""
         self._usage_told = False
         self._done = False
         self._between_events = True
@@ -87,6 +95,25 @@ class AnswerSoFar:
             self._unsaid.clear()
         if self._prompt_ids is None and self.obstacle is None:
             self.obstacle = "no token ids from the server"
+
+    def doubtful_tail(self) -> list[int] | None:
+        """The last ids, if only their text tells whether the client has all of it."""
+        if not self._doubtful or self.finished or self.obstacle is not None:
+            return None
+        return self._ids[-self._doubtful - _CONTEXT :]
+
+    def judge_tail(self, text: str | None) -> None:
+        """Take in the text of `doubtful_tail`, which may then be shorter by one id, or none.
+
+        None if no server tells it.
+        """
+        if text is None:
+            self.obstacle = "the text of its last tokens is not known"
+        elif text.endswith(_INCOMPLETE):
+            self._ids.pop()
+            self._doubtful -= 1
+        else:
+            self._doubtful = 0
 
     def remaining_tokens(self, max_model_len: int | None) -> int | None:
         """How many tokens the answer may still have; None if nobody knows."""
@@ -201,10 +228,12 @@ class AnswerSoFar:
     def _said(self, choice: StreamChoice, text: object) -> None:
         if choice.token_ids is None and (text or choice.finish_reason is not None):
             self.obstacle = "no token ids from the server"
-        self._unsaid += choice.token_ids or ()
+        ids = choice.token_ids or ()
+        self._unsaid += ids
         if text or choice.finish_reason is not None:
             self._ids += self._unsaid
             self._unsaid.clear()
+            self._doubtful = max(0, len(ids) - 1)
         if choice.finish_reason is not None:
             self.finished = True
 

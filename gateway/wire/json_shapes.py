@@ -81,6 +81,12 @@ class StreamEvent(Struct):
     system_fingerprint: Any = None
 
 
+class Detokenized(Struct):
+    """What vLLM's /detokenize answers."""
+
+    prompt: str
+
+
 class StreamChunk(Struct):
     """What tells the usage chunk of a stream from the others."""
 

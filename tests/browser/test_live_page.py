@@ -9,6 +9,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from gateway.scheduling.events import BackendLeft
+from gateway.scheduling.model import BackendId
 from gateway.server.admin import AdminPages
 from gateway.server.app import Listener, ListenOptions
 from tests.browser.chromium import chromium_path
@@ -238,8 +240,10 @@ async def test_a_large_pool_is_changed_in_place(browser: Browser) -> None:
     async with visiting(browser, large()) as visit:
         await visit.open()
         page = visit.page
+        await page.get_by_role("button", name="Show all 100").click()
+        await page.get_by_role("button", name="Show all 51").click()  # the default one too
         await expect(page.locator("#server-rows tr")).to_have_count(100)
-        await expect(page.locator("#service-rows tr")).to_have_count(51)  # the default one too
+        await expect(page.locator("#service-rows tr")).to_have_count(51)
         await page.evaluate(
             "window.before = [...document.querySelectorAll('#server-rows tr, #service-rows tr')]"
         )
@@ -248,6 +252,38 @@ async def test_a_large_pool_is_changed_in_place(browser: Browser) -> None:
         await expect(page.locator("#connection")).not_to_have_text(str(clock))
         same = "[...document.querySelectorAll('#server-rows tr, #service-rows tr')]"
         assert await page.evaluate(f"{same}.every((row, n) => row === window.before[n])")
+
+
+async def test_of_many_servers_those_in_trouble_are_shown_and_any_can_be_found(
+    browser: Browser,
+) -> None:
+    scene = large()
+    scene.driver.deliver(BackendLeft(BackendId("http://gpu-077:8000")))
+    async with visiting(browser, scene) as visit:
+        await visit.open()
+        page = visit.page
+        rows = page.locator("#server-rows tr")
+        await expect(rows).to_have_count(20)
+        await expect(rows.first).to_contain_text("gpu-077:8000")
+        await expect(page.locator("#server-note")).to_contain_text("100 servers, 20 are shown.")
+        await page.get_by_role("searchbox", name="Search servers").fill("GPU-09")
+        await expect(rows).to_have_count(10)
+        await expect(page.locator("#server-note")).to_contain_text("10 of 100 servers match.")
+        await page.get_by_role("searchbox", name="Search servers").fill("gpu-500")
+        await expect(page.locator("#server-note")).to_contain_text("None of the 100 servers")
+        await page.get_by_role("searchbox", name="Search servers").fill("")
+        await page.get_by_role("combobox", name="Order of servers").select_option("as configured")
+        await expect(rows.first).to_contain_text("gpu-000:8000")
+        await expect(page.get_by_role("searchbox", name="Search services")).to_be_visible()
+
+
+async def test_a_few_servers_need_no_search_and_keep_their_order(browser: Browser) -> None:
+    async with visiting(browser, troubled()) as visit:
+        await visit.open()
+        rows = visit.page.locator("#server-rows tr")
+        await expect(rows.nth(0)).to_contain_text("gpu-1:8000")  # though gpu-2 is down
+        await expect(visit.page.get_by_role("searchbox", name="Search servers")).to_be_hidden()
+        await expect(visit.page.locator("#server-note")).to_be_hidden()
 
 
 async def test_rows_stay_where_they_are_while_the_pointer_is_on_them(browser: Browser) -> None:

@@ -29,9 +29,12 @@ STREAMS = 12
 TOKENS = 200
 KILLED_AFTER = 10
 """Events of every stream, at least."""
+MODELS = ((BASE,), ADAPTERS)
+"""By turns: in a batch with adapters vLLM's kernels for the CPU give the base model's requests the
+adapter of the last slot (`lora_ops.py` takes their index, -1, for one), so that what the base model
+says depends on what runs beside it."""
 EQUAL = 0.95
-"""Of the share of streams that have the same tokens twice when nothing breaks: greedy decoding is
-not bit for bit the same in batches of another size, least of all with a random model."""
+"""Greedy decoding is not bit for bit the same in batches of another size."""
 STARTS_WITHIN_S = 300.0
 
 
@@ -112,12 +115,13 @@ async def _all_used(http: aiohttp.ClientSession, admin: str) -> None:
 
 
 class Streams:
-    """Some streams at once, of the base model and of adapters, chats and completions in turn."""
+    """Some streams at once, chats and completions in turn."""
 
     def __init__(self, http: aiohttp.ClientSession, url: str, seed: int) -> None:
         self._http = http
         self._url = url
         self._seed = seed
+        self._models = MODELS[seed // 2 % 2]
         self.events = [0] * STREAMS
 
     async def run(self) -> list[Answer]:
@@ -132,7 +136,7 @@ class Streams:
         prompt = f"Round {self._seed}, the quick brown fox number {number}"
         chat = number % 2
         body = {
-            "model": (BASE, *ADAPTERS)[number % 5],
+            "model": self._models[number // 2 % len(self._models)],
             "max_tokens": TOKENS,
             "temperature": 0,
             "ignore_eos": True,
@@ -196,4 +200,4 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
     print(f"{equal} of {broken} broken streams have the tokens of uninterrupted ones;")  # noqa: T201
     print(f"{steady} of {KILLS * STREAMS} have the same twice although nothing breaks")  # noqa: T201
     assert broken >= 20
-    assert equal / broken >= EQUAL * steady / (KILLS * STREAMS)
+    assert equal / broken >= EQUAL

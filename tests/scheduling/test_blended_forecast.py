@@ -11,7 +11,7 @@ def taught(*, slope: float, noise: float = 0.02, samples: int = 600) -> BlendedF
     for _ in range(samples):
         deviation = rng.lognormvariate(0.0, 0.2)
         actual_s = 0.03 * deviation**slope * rng.lognormvariate(0.0, noise)
-        blend.learn(raw_s=0.02 * deviation, actual_s=actual_s)
+        blend.learn(raw_s=0.02 * deviation, actual_s=actual_s, in_flight=10)
     return blend
 
 
@@ -34,6 +34,24 @@ def test_a_forecast_is_never_turned_round_nor_exaggerated(slope: float, told: fl
 
 def test_few_samples_leave_the_slope_near_one() -> None:
     assert taught(slope=0.0, samples=5).slope > 0.6
+
+
+def test_the_first_samples_soon_count_little() -> None:
+    blend = taught(slope=1.0, samples=40)
+    for _ in range(100):
+        blend.learn(raw_s=0.02, actual_s=0.015, in_flight=10)
+    assert blend.tell_s(0.02) == pytest.approx(0.015, rel=0.05)
+
+
+def test_where_many_run_at_once_a_hundred_outcomes_alike_change_less() -> None:
+    told_s = []
+    for in_flight in (10, 500):
+        blend = taught(slope=0.5, samples=3_000)
+        for _ in range(100):
+            blend.learn(raw_s=0.02, actual_s=0.04, in_flight=in_flight)
+        told_s.append(blend.tell_s(0.02))
+    assert told_s[0] > 0.033
+    assert told_s[1] == pytest.approx(0.03, rel=0.05)
 
 
 def test_a_change_of_speed_moves_what_is_told() -> None:

@@ -121,6 +121,13 @@ async def test_headers_that_are_too_large_are_answered_with_431(head: bytes, pie
         assert served.cut == {CutReason.HEADER_TOO_LARGE: 1}
 
 
+async def test_what_is_no_request_is_counted() -> None:
+    async with serving() as served, served.client() as client:
+        client.send(b"nonsense\r\n\r\n")
+        assert (await client.response()).status == 400
+        assert served.cut == {CutReason.MALFORMED: 1}
+
+
 async def test_too_many_headers_are_answered_with_431() -> None:
     async with serving(header_count=32) as served, served.client() as client:
         client.send(BEGUN + b"X: b\r\n" * 40 + b"\r\n")

@@ -103,6 +103,44 @@ async def test_the_next_server_is_asked_for_the_rest_of_the_tokens() -> None:
     assert (record.prompt_tokens, record.completion_tokens) == (2, 4)
 
 
+def bundle(text: str, *tokens: int) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "token_ids": tokens}
+    return framed({"choices": [choice]})
+
+
+def page(**members: object) -> bytes:
+    body = json.dumps(members).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def test_ids_of_an_event_that_do_not_end_a_character_are_asked_for_again() -> None:
+    script, running = rig_of(
+        BEGINNING + bundle("c", 3, 4, 5), page(prompt="abc\ufffd"), page(prompt="abc"), REST
+    )
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert text_of(body) == "abccd"
+    _, (line, asked), (_, again), (_, rest) = script.asked
+    assert line == "POST /detokenize HTTP/1.1"
+    assert asked == {"model": "base", "tokens": [1, 2, 3, 4, 5]}
+    assert again["tokens"] == [1, 2, 3, 4]
+    assert (rest["prompt"], rest["max_tokens"]) == ([7, 8, 1, 2, 3, 4], 94)
+
+
+@pytest.mark.parametrize(
+    "useless", [page(text="abc"), page().replace(b"200 OK", b"404 Not Found"), b""]
+)
+async def test_without_the_text_of_doubtful_ids_an_answer_is_not_continued(useless: bytes) -> None:
+    script, running = rig_of(BEGINNING + bundle("c", 3, 4), *[useless] * 3)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert text_of(body) == "abc"
+    assert b'"error":' in body
+    assert not any("/v1/completions" in line for line, _ in script.asked)
+
+
 async def test_the_rest_is_not_asked_of_the_server_where_the_answer_broke_off() -> None:
     asked: list[int] = []
 

@@ -67,7 +67,7 @@ async def test_what_can_be_read_in_two_ways_is_refused_and_ends_the_connection(c
     async with gateway(server) as rig, rig.client() as client:
         client.send(REFUSED[case] + HIDDEN)
         received = await asyncio.wait_for(client.reader.read(), 5)
-        assert received.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), received
+        assert received.startswith(b"HTTP/1.1 4"), received
         assert received.count(b"HTTP/1.") == 1
         assert b'"error":{' in received
         assert server.requests == []
@@ -89,8 +89,16 @@ async def test_an_error_repeats_nothing_of_the_request() -> None:
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.send(START + b"Authorization: Bearer sk-secret\0\r\n\r\n")
         received = await asyncio.wait_for(client.reader.read(), 5)
-        assert received.startswith(b"HTTP/1.0 400")
+        assert received.startswith(b"HTTP/1.1 400")
         assert b"sk-secret" not in received
+
+
+async def test_the_answer_to_what_is_no_request_names_no_software() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.send(b"nonsense\r\n\r\n")
+        received = await asyncio.wait_for(client.reader.read(), 5)
+    assert b"\r\nserver:" not in received.lower()
+    assert b"\r\nconnection: close\r\n" in received
 
 
 @pytest.mark.parametrize(

@@ -411,3 +411,59 @@ def test_what_cannot_be_continued_is_told_from_the_request(
     fields: dict[str, object], obstacle: str | None
 ) -> None:
     assert continuation_obstacle(members(**fields)) == obstacle
+
+
+def bundled(answer: AnswerSoFar, text: str | None, *ids: int, finish: str | None = None) -> None:
+    choice = {"text": text, "token_ids": ids, "finish_reason": finish, "prompt_token_ids": [9]}
+    ObservedStream(answer).feed(b"data: %b\n\n" % json.dumps({"choices": [choice]}).encode())
+
+
+def prompt_of(answer: AnswerSoFar) -> list[int]:
+    body = answer.resumed_request(None)
+    assert body is not None
+    prompt: list[int] = json.loads(body)["prompt"]
+    return prompt
+
+
+def test_the_text_of_one_id_is_beyond_doubt() -> None:
+    answer = AnswerSoFar(chat=False, body=members(max_tokens=50))
+    bundled(answer, "a", 1, 2)
+    bundled(answer, None, 3, 4)
+    assert answer.doubtful_tail() == [1, 2]
+    bundled(answer, "b", 5)
+    assert answer.doubtful_tail() is None
+
+
+def test_of_several_ids_all_but_the_first_are_in_doubt() -> None:
+    answer = AnswerSoFar(chat=False, body=members(max_tokens=50))
+    bundled(answer, "a", *range(20))
+    bundled(answer, "b", 20, 21, 22)
+    answer.broke()
+    assert answer.doubtful_tail() == list(range(13, 23))
+    answer.judge_tail("some\ufffd")
+    assert answer.doubtful_tail() == list(range(13, 22))
+    answer.judge_tail("some\ufffd")
+    assert answer.doubtful_tail() is None
+    assert prompt_of(answer) == [9, *range(21)]
+
+
+def test_ids_that_end_a_character_are_kept() -> None:
+    answer = AnswerSoFar(chat=False, body=members(max_tokens=50))
+    bundled(answer, "ab", 1, 2)
+    answer.judge_tail("ab")
+    assert answer.doubtful_tail() is None
+    assert prompt_of(answer) == [9, 1, 2]
+
+
+def test_an_answer_whose_last_text_nobody_tells_cannot_be_continued() -> None:
+    answer = AnswerSoFar(chat=False, body=members(max_tokens=50))
+    bundled(answer, "ab", 1, 2)
+    answer.judge_tail(None)
+    assert answer.doubtful_tail() is None
+    assert answer.resumed_request(None) is None
+
+
+def test_nothing_of_a_finished_answer_is_in_doubt() -> None:
+    answer = AnswerSoFar(chat=False, body=members(max_tokens=50))
+    bundled(answer, "ab", 1, 2, finish="stop")
+    assert answer.doubtful_tail() is None

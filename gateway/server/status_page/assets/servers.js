@@ -1,12 +1,14 @@
 // The table of servers, and the details of one.
 
-import { cell, element, KeyedRows, meter, setAttribute, setText } from "./dom.js";
+import { cell, element, meter, setAttribute, setText } from "./dom.js";
 import { count, percent, seconds, serverName } from "./format.js";
 import { forecastsAreOff, saturationTone, serverHealth } from "./health.js";
+import { LongTable } from "./long_table.js";
 
 const MOST_CHIPS = 8;
 const ORDERS = {
-  worst: ({ server }) => serverHealth(server).rank * 1e6 + Math.min(1e5, server.saturation),
+  // By health alone: rows that changed places with every change of load could not be read.
+  worst: ({ server }) => serverHealth(server).rank,
   busy: ({ server }) => server.saturation,
 };
 
@@ -14,22 +16,20 @@ export class Servers {
   /** `open(title, parts)` shows details. */
   constructor({ open }) {
     this.open = open;
-    this.order = document.getElementById("server-order");
-    this.rows = new KeyedRows(document.getElementById("server-rows"), (item) => this.#make(item));
-    this.order.addEventListener("change", () => this.items && this.#show());
+    this.table = new LongTable({
+      name: "server",
+      things: "servers",
+      make: (item) => this.#make(item),
+      keyOf: ({ pool, server }) => JSON.stringify([pool, server.backend_id]),
+      wordsOf: ({ pool, server }) => `${server.backend_id} ${pool} ${serverHealth(server).word}`,
+      orders: ORDERS,
+    });
   }
 
   update(state) {
     const many = state.pools.length > 1;
     this.items = state.pools.flatMap((pool) => pool.backends.map((server) => ({ server, pool: pool.pool, many })));
-    this.#show();
-  }
-
-  #show() {
-    const items = [...this.items];
-    const key = ORDERS[this.order.value];
-    if (key) items.sort((one, other) => key(other) - key(one));
-    this.rows.show(items, ({ pool, server }) => JSON.stringify([pool, server.backend_id]));
+    this.table.update(this.items);
   }
 
   #make({ server, pool }) {

@@ -1,23 +1,37 @@
 // The table of services.
 
-import { cell, element, KeyedRows, meter, setAttribute, setText } from "./dom.js";
+import { cell, element, meter, setAttribute, setText } from "./dom.js";
 import { adherence, count, objective, percent, priority, rate, seconds } from "./format.js";
 import { serviceHealth } from "./health.js";
 import { COLUMNS, latest, seriesNumber } from "./live.js";
+import { LongTable } from "./long_table.js";
+
+const ORDERS = {
+  // Those that fare well stay as configured.
+  worst: ({ service }) => {
+    const { rank } = serviceHealth(service);
+    return rank ? rank * 1e6 + Math.min(1e5, service.burn) : 0;
+  },
+};
 
 export class Services {
   /** `choose(pool, service)` when a service is picked. */
   constructor({ choose }) {
     this.choose = choose;
-    this.order = document.getElementById("service-order");
     this.window = document.getElementById("window");
-    this.rows = new KeyedRows(document.getElementById("service-rows"), (item) => this.#make(item));
-    this.order.addEventListener("change", () => this.items && this.#show());
+    this.table = new LongTable({
+      name: "service",
+      things: "services",
+      make: (item) => this.#make(item),
+      keyOf: ({ pool, service }) => JSON.stringify([pool, service.service]),
+      wordsOf: ({ pool, service }) => `${service.service} ${pool} ${priority(service.priority)}`,
+      orders: ORDERS,
+    });
   }
 
   update(state, points) {
     const many = state.pools.length > 1;
-    this.items = state.pools.flatMap((pool) => pool.services.map((service) => ({
+    const items = state.pools.flatMap((pool) => pool.services.map((service) => ({
       service,
       pool: pool.pool,
       many,
@@ -26,16 +40,7 @@ export class Services {
     })));
     const window = state.pools[0]?.fairness_window_s;
     setText(this.window, window ? ` in the last ${seconds(window)}` : "");
-    this.#show();
-  }
-
-  #show() {
-    const items = [...this.items];
-    if (this.order.value === "worst") {
-      const key = ({ service }) => serviceHealth(service).rank * 1e6 + Math.min(1e5, service.burn);
-      items.sort((one, other) => key(other) - key(one));
-    }
-    this.rows.show(items, ({ pool, service }) => JSON.stringify([pool, service.service]));
+    this.table.update(items);
   }
 
   #make({ pool, service }) {
