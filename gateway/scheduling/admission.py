@@ -30,6 +30,7 @@ class Admission:
         That the queue is full shows only when room is made; see `displaced_by`.
         """
         if tracked.expires_at <= now:
+            self._adherence.settle(tracked, missed=True, now=now)
             if self._ledger.is_empty:
                 return RefusalReason.NO_BACKEND
             return RefusalReason.NO_CAPACITY

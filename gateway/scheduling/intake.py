@@ -5,7 +5,7 @@ from gateway.scheduling.bounds import set_bounds, tightened
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import InferenceRequest, LLMService, is_critical
 from gateway.scheduling.policy import SchedulingPolicy
-from gateway.scheduling.service_directory import ServiceDirectory
+from gateway.scheduling.service_directory import DEFAULT_SERVICE, ServiceDirectory
 from gateway.scheduling.sub_flows import flow_of
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -43,7 +43,9 @@ class Intake:
         if target is None:
             return RefusalReason.NO_TARGET_MODEL
         if not self._ledger.knows(target) and not self._ledger.is_empty:
-            return RefusalReason.UNKNOWN_MODEL
+            if service.name == DEFAULT_SERVICE:
+                return RefusalReason.UNKNOWN_MODEL
+            return RefusalReason.NO_TARGET_MODEL
         if self._policy.pool.trusts_client_slo:
             service = tightened(service, request)
         self._sequence += 1

@@ -256,17 +256,23 @@ class Relay:
             event_stream=self._stream is not None,
             keeps_length=False,
         )
-        # Whether browsers of other origins may call is this gateway's to say, not the server's.
-        lines = b"".join(
-            [b"%b: %b\r\n" % h for h in headers if not h[0].startswith(b"access-control-")]
-        )
+        own = self._plan.extra_headers
+        lines = b"".join([b"%b: %b\r\n" % h for h in headers if not _is_ours_to_say(h, own)])
         self._channel.open(
             head.status,
-            b"%b%b%b" % (lines, self._plan.extra_headers, extra_headers),
+            b"%b%b%b" % (lines, own, extra_headers),
             # A stream may get an error event more than its server announced.
             length=None if self._changes or self._stream else _content_length(head),
             reason=head.reason,
         )
+
+
+def _is_ours_to_say(header: tuple[bytes, bytes], own: bytes) -> bool:
+    """Whether a header is about browsers of other origins: who may call is not the server's."""
+    name, value = header
+    if name == b"vary":
+        return value.lower() == b"origin" and b"vary: Origin" in own
+    return name.startswith(b"access-control-")
 
 
 def _is_held(status: int) -> bool:

@@ -168,7 +168,7 @@ def _refusal(reason: RefusalReason, model: str) -> _Error:  # noqa: C901, PLR091
             message = f"The model `{model}` does not exist. GET /v1/models lists those that do."
             return _Error(404, "NotFoundError", message, param="model")
         case RefusalReason.NO_TARGET_MODEL:
-            message = f"No server has a target model of `{model}`. Load one, or change the service."
+            message = f"No server has a model of `{model}`. Load one, or change the service."
             return _Error(404, "NotFoundError", message, param="model")
         case RefusalReason.NO_CAPACITY:
             message = "All servers are busy with requests that go first. Try again later."

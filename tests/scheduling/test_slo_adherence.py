@@ -1,7 +1,16 @@
+from unittest.mock import ANY
+
 import pytest
 
-from gateway.scheduling.model import CRITICAL, LatencyObjective, LLMService, TokenUsage
-from gateway.scheduling.policy import FairnessPolicy
+from gateway.scheduling.decisions import RefusalReason, Reject
+from gateway.scheduling.model import (
+    CRITICAL,
+    LatencyObjective,
+    LLMService,
+    RequestId,
+    TokenUsage,
+)
+from gateway.scheduling.policy import FairnessPolicy, QueuePolicy
 from gateway.scheduling.slo_adherence import SloAdherence, error_budget
 from gateway.scheduling.snapshot import ServiceSnapshot
 from tests.builders import make_policy, make_request, make_service, make_tracked
@@ -221,6 +230,13 @@ def test_a_request_misses_in_the_queue_once_no_server_could_answer_in_time() -> 
     assert checked.now < 1_001.0
     assert (seen(checked).ended, seen(checked).missed) == (1, 1)
     assert checked.ids_in("queued") == ["r2"]
+
+
+def test_a_request_that_may_not_wait_and_is_refused_is_a_miss() -> None:
+    checked = CheckedScheduler(make_policy(CHAT, queue=QueuePolicy(timeout_s=0.0)))
+    (refusal,) = checked.arrive(make_request("r1", service="chat"))
+    assert refusal == Reject(RequestId("r1"), RefusalReason.NO_BACKEND, ANY)
+    assert (seen(checked).judged_total, seen(checked).missed_total) == (1, 1)
 
 
 def test_without_an_objective_what_was_served_has_met_it() -> None:

@@ -278,6 +278,23 @@ async def test_browsers_of_an_origin_that_is_not_named_are_told_nothing() -> Non
         assert "access-control-allow-origin" not in (await client.response()).headers
 
 
+@pytest.mark.parametrize(("origins", "told"), [({"http://page"}, "Origin"), (set(), "origin")])
+async def test_that_answers_differ_by_origin_is_told_once(origins: set[str], told: str) -> None:
+    """Servers say so too; the client of these tests takes no header twice."""
+    options = FrontEndOptions(cors_origins=frozenset(origins))
+    server = serving(ok(b"{}", b"content-type: application/json", b"vary: origin"))
+    async with gateway(server, options=options) as rig, rig.client() as client:
+        client.post(CHAT, chat(), "Content-Type: application/json", "Origin: http://page")
+        assert (await client.response()).headers["vary"] == told
+
+
+async def test_what_else_answers_differ_by_is_passed_on() -> None:
+    server = serving(ok(b"{}", b"content-type: application/json", b"vary: Accept-Language"))
+    async with gateway(server) as rig, rig.client() as client:
+        client.post(CHAT, chat())
+        assert (await client.response()).headers["vary"] == "Accept-Language"
+
+
 async def test_the_requests_in_flight_are_counted() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
