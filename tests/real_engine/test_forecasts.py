@@ -25,11 +25,17 @@ _OF_EACH = 10
 _REQUESTS = _KINDS * _OF_EACH
 _RATE_RPS = 4.0
 _WARMUP = 40
-_INSANE = 1.5
+_QUIET = 0.25
+"""No less noise is asked for: a perfect median of each kind is known in hindsight only."""
+_NOISE = 2.0
+"""Times the error of that median that a forecast made in advance may be off."""
 
 
 class _Kind(NamedTuple):
-    """Requests that differ in nothing that takes time: not even their prefix is shared."""
+    """Requests that are alike in all that takes time, and share no prefix.
+
+    No two kinds have the same number of output tokens.
+    """
 
     model: str
     words: str
@@ -76,7 +82,20 @@ async def _logged_since(before: int) -> list[dict[str, Any]]:
 
 
 def _errors(lines: list[dict[str, Any]], forecast: str, outcome: str) -> list[float]:
-    return [abs(line[forecast] - line[outcome]) / line[outcome] for line in lines if line[outcome]]
+    return [abs(line[forecast] - line[outcome]) / line[outcome] for line in lines]
+
+
+def _noise(lines: list[dict[str, Any]], outcome: str) -> float:
+    """Median error of the median, in hindsight, of all requests of the same kind.
+
+    Those differ in nothing but when they came: with the engines on cores that they share with the
+    gateway, the test and others, that is most of what there is to forecast.
+    """
+    times: dict[int, list[float]] = {}
+    for line in lines:
+        times.setdefault(line["completion_tokens"], []).append(line[outcome])
+    errors = [abs(median(kind) - each) / each for kind in times.values() for each in kind]
+    return median(errors)
 
 
 async def test_forecasts_are_sane(
@@ -96,8 +115,15 @@ async def test_forecasts_are_sane(
     assert all(1e-4 < line["forecast_ttft_s"] < 60.0 for line in lines)
     assert all(1e-4 < line["forecast_tpot_s"] < 10.0 for line in lines)
     judged = lines[_WARMUP:]
-    ttft = median(_errors(judged, "forecast_ttft_s", "dispatch_ttft_s"))
-    tpot = median(_errors(judged, "forecast_tpot_s", "tpot_s"))
+    report, poor = [], []
+    for name, forecast, outcome in (
+        ("TTFT", "forecast_ttft_s", "dispatch_ttft_s"),
+        ("TPOT", "forecast_tpot_s", "tpot_s"),
+    ):
+        error, noise = median(_errors(judged, forecast, outcome)), _noise(judged, outcome)
+        report.append(f"{name} {error:.3f} (of a perfect median of each kind {noise:.3f})")
+        if error > _NOISE * max(_QUIET, noise):
+            poor.append(report[-1])
     with capsys.disabled():
-        sys.stdout.write(f"\nmedian error of forecasts: TTFT {ttft:.3f}, TPOT {tpot:.3f}\n")
-    assert max(ttft, tpot) < _INSANE
+        sys.stdout.write(f"\nmedian error of forecasts: {', '.join(report)}\n")
+    assert not poor
