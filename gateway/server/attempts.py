@@ -162,9 +162,9 @@ class Attempts:
         """Talk to one server; return how it failed, None if it did its part."""
         client = self._backends.client(dispatch.backend_id)
         headers, body = self._forwarded.to_server(dispatch.model, client.authority)
-        request = client.compose(b"POST", self._facts.target, headers, body)
+        head = client.compose(b"POST", self._facts.target, headers)
         try:
-            await client.exchange(request, relay)
+            await client.exchange(head, body, relay)
         except BackendFailure as failure:
             self._backends.suspect(dispatch.backend_id)
             return failure.kind

@@ -73,8 +73,13 @@ class BackendClient:
         """Number of connections in use or kept alive."""
         return len(self._active) + len(self._idle)
 
-    async def exchange(self, request: bytes, sink: ResponseSink) -> None:
-        """Send a whole request (see `compose`) and feed the response to `sink` until it ended.
+    async def exchange(self, head: bytes, body: bytes, sink: ResponseSink) -> None:
+        """Send a request and feed the response to `sink` until it ended.
+
+        Args:
+            head: see `compose`.
+            body: as announced in the head.
+            sink: takes the response.
 
         Cancelling it closes the connection at once.
 
@@ -84,27 +89,21 @@ class BackendClient:
             ReaderGaveUp: the sink paused the response for longer than `slow_reader_s`.
         """
         kept = self._take_idle()
-        if kept is not None and await self._run(kept, request, sink):
+        if kept is not None and await self._run(kept, head, body, sink):
             return
         # A fresh connection: there was none to reuse, or the server had just closed it.
-        await self._run(await self._connect(), request, sink)
+        await self._run(await self._connect(), head, body, sink)
 
-    def compose(self, method: bytes, target: bytes, headers: bytes, body: bytes = b"") -> bytes:
-        """Put a request together.
+    def compose(self, method: bytes, target: bytes, headers: bytes) -> bytes:
+        """Put the head of a request together.
 
         Args:
             method: for instance b"POST".
             target: path and query as the client sent them.
-            headers: complete lines, each ended by CRLF; Host among them.
-            body: as announced by a Content-Length among `headers`.
+            headers: complete lines, each ended by CRLF; Host among them, and Content-Length where
+                a body follows.
         """
-        return b"%b %b%b HTTP/1.1\r\n%b\r\n%b" % (
-            method,
-            self._target_prefix,
-            target,
-            headers,
-            body,
-        )
+        return b"%b %b%b HTTP/1.1\r\n%b\r\n" % (method, self._target_prefix, target, headers)
 
     async def fetch(self, target: str, body: bytes = b"") -> FetchedResponse:
         """GET a small page, or POST some JSON for it; raises BackendFailure like `exchange`."""
@@ -115,7 +114,7 @@ class BackendClient:
         if body:
             headers += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         method = b"POST" if body else b"GET"
-        await self.exchange(self.compose(method, target.encode(), headers, body), page)
+        await self.exchange(self.compose(method, target.encode(), headers), body, page)
         return FetchedResponse(page.status, b"".join(page.pieces))
 
     def close(self) -> None:
@@ -170,12 +169,14 @@ class BackendClient:
             raise BackendFailure(FailureKind.CONNECT, str(error)) from error
         return connection
 
-    async def _run(self, connection: BackendConnection, request: bytes, sink: ResponseSink) -> bool:
+    async def _run(
+        self, connection: BackendConnection, head: bytes, body: bytes, sink: ResponseSink
+    ) -> bool:
         is_answer = not isinstance(sink, _Page)
         self._active[connection] = is_answer
         self._ensure_sweeper()
         try:
-            complete = await connection.begin(request, sink)
+            complete = await connection.begin(head, body, sink)
             if is_answer:
                 self._hangs = False
             return complete

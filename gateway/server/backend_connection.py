@@ -154,7 +154,7 @@ class BackendConnection(asyncio.Protocol):
         """Whether the sink holds the server back, so that silence is not the server's fault."""
         return self._paused
 
-    def begin(self, request: bytes, sink: ResponseSink) -> asyncio.Future[bool]:
+    def begin(self, head: bytes, body: bytes, sink: ResponseSink) -> asyncio.Future[bool]:
         """Send one whole request and feed its response to `sink`."""
         transport = self._transport
         assert transport is not None
@@ -162,7 +162,7 @@ class BackendConnection(asyncio.Protocol):
         self._sink = sink
         self._done = asyncio.get_running_loop().create_future()
         self.last_data_at = self._clock()
-        transport.write(request)
+        transport.writelines((head, body) if body else (head,))
         return self._done
 
     def fail(self, failure: BackendFailure | ReaderGaveUp) -> None:

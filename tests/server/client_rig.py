@@ -43,5 +43,5 @@ def client_of(server: RawServer, **timeouts: float) -> BackendClient:
 async def one_exchange(client: BackendClient) -> Recorder:
     sink = Recorder()
     headers = b"host: %b\r\ncontent-length: 2\r\n" % client.authority.encode()
-    await client.exchange(client.compose(b"POST", b"/v1/x", headers, b"{}"), sink)
+    await client.exchange(client.compose(b"POST", b"/v1/x", headers), b"{}", sink)
     return sink

@@ -246,6 +246,6 @@ async def test_a_response_that_comes_before_the_request_was_taken_leaves_no_kept
         sink = Recorder()
         body = b"x" * 30_000_000
         head = b"content-length: %d\r\n" % len(body)
-        await client.exchange(client.compose(b"POST", b"/", head, body), sink)
+        await client.exchange(client.compose(b"POST", b"/", head), body, sink)
         assert sink.body == b"too large"
         assert client.open_connections == 0

@@ -175,7 +175,7 @@ async def test_a_paused_response_holds_the_server_back_and_is_not_a_stall() -> N
         client = client_of(server, stall_s=0.1, sweep_s=0.005)
         sink = Recorder()
         task = asyncio.create_task(
-            client.exchange(client.compose(b"GET", b"/", b""), sink), name="exchange"
+            client.exchange(client.compose(b"GET", b"/", b""), b"", sink), name="exchange"
         )
         await eventually(lambda: sink.flow is not None)
         assert sink.flow is not None
@@ -202,7 +202,7 @@ async def test_the_time_in_which_a_response_was_paused_is_no_silence_of_the_serv
         options = BackendConnectOptions(endpoint=BackendEndpoint.parse(server.url))
         client = BackendClient(options, clock=lambda: now[0])
         sink = Recorder()
-        task = asyncio.create_task(client.exchange(client.compose(b"GET", b"/", b""), sink))
+        task = asyncio.create_task(client.exchange(client.compose(b"GET", b"/", b""), b"", sink))
         await eventually(lambda: sink.body)
         assert sink.flow is not None
         sink.flow.pause_reading()

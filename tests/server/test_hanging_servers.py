@@ -115,7 +115,7 @@ async def test_a_frozen_server_is_taken_out_and_its_requests_without_a_first_byt
         client = watched.backends.client(BackendId("s0"))
         engine.pages.update(dict.fromkeys(("/health", "/metrics", "/v1/models", "/v1/chat")))
         request = client.compose(b"POST", b"/v1/chat", b"host: h\r\n")
-        exchange = asyncio.create_task(client.exchange(request, _Ignored()))
+        exchange = asyncio.create_task(client.exchange(request, b"", _Ignored()))
         await eventually(lambda: watched.health[-1] == "BackendLeft")
         with pytest.raises(BackendFailure) as failure:
             await exchange
@@ -130,7 +130,7 @@ async def test_a_server_whose_answers_flow_is_not_taken_for_hanging() -> None:
         engine.pages.update(dict.fromkeys(("/health", "/metrics", "/v1/models")))
         client = watched.backends.client(BackendId("s0"))
         request = client.compose(b"POST", b"/v1/chat", b"host: h\r\n")
-        exchange = asyncio.create_task(client.exchange(request, _Ignored()))
+        exchange = asyncio.create_task(client.exchange(request, b"", _Ignored()))
         asked = len(engine.asked)
         await eventually(lambda: engine.asked[asked:].count("/health") >= 3)
         assert watched.health == ["BackendJoined"]
@@ -256,7 +256,7 @@ async def test_a_server_that_says_it_is_unwell_keeps_what_it_has() -> None:
         engine.pages["/v1/chat"] = None
         engine.pages["/health"] = b"HTTP/1.1 503 Draining\r\ncontent-length: 0\r\n\r\n"
         request = client.compose(b"POST", b"/v1/chat", b"host: h\r\n")
-        exchange = asyncio.create_task(client.exchange(request, _Ignored()))
+        exchange = asyncio.create_task(client.exchange(request, b"", _Ignored()))
         await eventually(lambda: watched.health[-1] == "BackendLeft")
         await asyncio.sleep(0.005)
         assert not exchange.done()
