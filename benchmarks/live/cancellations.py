@@ -28,8 +28,12 @@ class CancellationsPlan:
     at_once: int
     longest_delay_s: float = 0.2
     tokens: int = 5_000
-    bound_s: float = 1.0
     seed: int = 1
+
+    @property
+    def bound_s(self) -> float:
+        """For everything to be forgotten: a second for each 1,000 that leave at the same moment."""
+        return max(1.0, self.at_once / 1_000)
 
 
 class Visits:
@@ -42,6 +46,8 @@ class Visits:
         self._rng = Random(plan.seed)
         self._places = asyncio.Semaphore(plan.at_once)
         self.left: Counter[tuple[str, bool]] = Counter()
+        self.cpu_before_s = 0.0
+        """Of the gateway, when those who leave together began to."""
 
     async def leave_at_random(self, number: int) -> None:
         """Wait for a random stage, and then for a random while, before leaving."""
@@ -59,6 +65,7 @@ class Visits:
         async with asyncio.TaskGroup() as group:
             visits = [group.create_task(self._stay(c)) for c in conversations]
             await self._some_stream(conversations)
+            self.cpu_before_s = self._site.cpu_s()
             for visit in visits:
                 visit.cancel()
         for conversation in conversations:
@@ -119,6 +126,7 @@ async def check_cancellations(site: Site, plan: CancellationsPlan) -> list[Findi
     ledger_s, engines_s = await site.emptied(
         asyncio.get_running_loop().time, within_s=10 * plan.bound_s
     )
+    cpu_s = site.cpu_s() - visits.cpu_before_s
     left = visits.left
     stages = [
         Finding(
@@ -148,6 +156,9 @@ async def check_cancellations(site: Site, plan: CancellationsPlan) -> list[Findi
             f"{engines_s:.3f} s",
             bound,
             engines_s < plan.bound_s,
+        ),
+        Finding(
+            f"the gateway's CPU time, {plan.at_once} left together", f"{cpu_s:.2f} s", "", ok=True
         ),
         equal("counters of the ledger and the queues not at zero", await site.left_over(), {}),
         equal("answers still in the making", answers, 0),

@@ -152,7 +152,9 @@ def main(streams: int, slow: int) -> None:
         [sys.executable, "-m", "gateway", "--host", "127.0.0.1", "--port", str(ports[0]),
          "--admin-port", str(ports[1]), "--backends", f"http://127.0.0.1:{ports[2]}",
          "--max-requests-per-backend", "100000", "--request-log", "/dev/null",
-         "--first-byte-timeout", "1h", "--stall-timeout", "1h", "--log-level", "warning"],
+         "--first-byte-timeout", "1h", "--stall-timeout", "1h", "--log-level", "warning",
+         # A server that is starved by other work is not broken.
+         "--probe-timeout", "30s"],
     )  # fmt: skip
     try:
         _wait_until_ready(f"http://127.0.0.1:{ports[0]}/ready")

@@ -1,6 +1,7 @@
 """A gateway in front of simulated servers, as the checks see it."""
 
 import asyncio
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,6 +128,14 @@ class Site:
             return 0
         status = Path(f"/proc/{self.gateway_pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def cpu_s(self) -> float:
+        """CPU time that the gateway's process has taken; 0 if that is this one."""
+        if self.gateway_pid is None:
+            return 0.0
+        stat = Path(f"/proc/{self.gateway_pid}/stat").read_text(encoding="ascii")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def descriptors(self) -> int:
         """Open files and sockets of the gateway's process; 0 if that is this one."""

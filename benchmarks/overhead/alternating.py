@@ -22,7 +22,7 @@ from gateway.settings.schema import Settings
 from gateway.telemetry.request_record import RequestRecord
 from gateway.telemetry_assembly import Telemetry, build_telemetry
 
-_TURN_S = 0.02
+_TURN_S = 0.1
 
 
 class _Nobody:
@@ -31,7 +31,7 @@ class _Nobody:
 
 
 class Alternating:
-    """Changes who watches fifty times a second, and notes what each turn cost.
+    """Changes who watches ten times a second, and notes what each turn cost.
 
     Attributes:
         turns: requests, seconds of CPU time, and how many of them were spent in watching, by who

@@ -10,12 +10,12 @@ from math import exp, log
 _LEAST_MEMORY_SAMPLES = 200
 _MEMORY_TURNOVERS = 4
 """Outcomes of answers that overlap are nearly one: where many run, more of them are needed."""
-_NEWEST_SHARE = 3.0
+_NEWEST_SHARE = 2.0
 """Among few samples the newest count more: the first were taken while the server was filling."""
 _PRIOR = 0.5
 """Sum of squares, of logarithms, that the prior slope of 1 counts for: fifty samples of 10 %."""
 
-_SURE_AFTER_CHANGE = 28.0
+_SURE_AFTER_CHANGE = 19.0
 """Samples that the means count for after a change of speed: the next has a weight of a tenth."""
 
 

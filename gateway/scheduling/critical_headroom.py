@@ -2,8 +2,10 @@
 
 A server is ready for a service if a request that came now would get its first token in time: if
 `margin * TTFT bound >= overhead + 2 steps + its own prefill + the prefill pending there`: the step
-under way and its own, and a prompt of 1.5 times the mean. Where a Non-Critical request would leave
-a server unready, others have to be ready: as many as the prefills of the service need.
+under way and its own, and a prompt of twice the mean. Where a Non-Critical request would leave a
+server unready, others have to be ready: as many as the prefills of the service need, or, where it
+would not even fit there with no prefill pending, those that it would drive away while it is
+prefilled, at most all; and then it waits for a moment without a prefill pending.
 """
 
 from math import exp
@@ -20,7 +22,7 @@ _FORGOTTEN_AFTER_S = 60.0
 """A service without requests for so long needs no server kept ready."""
 _TOKENS_MEMORY = 0.05
 _STEPS = 2.0
-_PROMPTS = 1.5
+_PROMPTS = 2.0
 _PREFILL_LOAD = 0.2
 """Share of its time that a server which is kept ready may spend on prefills of the service."""
 _TOLERATED = 0.05
@@ -112,14 +114,17 @@ class CriticalHeadroom:
             rate = demand.rate(now)
             needed = 1 + int(rate * per_token_s * demand.prompt_tokens / _PREFILL_LOAD)
             alone_s = slack_s + per_token_s * backend.pending_prefill_tokens
+            in_the_way = False
             if alone_s < 0.0:
                 # Its tokens alone make the steps too long, for as long as it runs.
                 unready_s = prediction.ttft_s + prediction.tpot_s * tracked.expected_output_tokens
             elif prediction.own_prefill_s > alone_s:
-                # However long it waits, it will not fit; it has to go while others are ready.
-                needed = 1 + int(rate * unready_s)
-            if rate * unready_s > _TOLERATED and not self._are_ready(
-                demand, needed, margin, besides=backend, now=now
+                # However long it waits, it will not fit: it has to go when all is quiet.
+                others = len(self._ledger.serving(demand.target)) - 1
+                needed = min(1 + int(rate * unready_s), max(1, others))
+                in_the_way = backend.pending_prefill_tokens > 0.0
+            if rate * unready_s > _TOLERATED and (
+                in_the_way or not self._are_ready(demand, needed, margin, besides=backend, now=now)
             ):
                 return False
         return True

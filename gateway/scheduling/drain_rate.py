@@ -4,6 +4,9 @@ from math import exp
 from random import Random
 
 _MEMORY_S = 10.0
+_SHORT_MEMORY_S = 2.0
+_SPREAD = 1.3
+"""A rate over the short memory is of few events: it may well be so many times as high."""
 _SHORTEST_S = 1.0
 _LONGEST_S = 60.0
 _JITTER = 0.25
@@ -19,22 +22,24 @@ _KNOWN_AFTER_S = 1.0
 class _Rate:
     """Exponentially forgotten rate of events, per second."""
 
-    __slots__ = ("_at", "_weight")
+    __slots__ = ("_at", "_memory_s", "_weight")
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory_s: float = _MEMORY_S) -> None:
+        self._memory_s = memory_s
         self._weight = 0.0
         self._at = 0.0
 
     def count(self, now: float) -> None:
-        self._weight = self._weight * exp((self._at - now) / _MEMORY_S) + 1.0
+        self._weight = self._weight * exp((self._at - now) / self._memory_s) + 1.0
         self._at = now
 
     def take_back(self, now: float) -> None:
-        self._weight = max(0.0, self._weight * exp((self._at - now) / _MEMORY_S) - 1.0)
+        left = self._weight * exp((self._at - now) / self._memory_s)
+        self._weight = max(0.0, left - 1.0)
         self._at = now
 
     def at(self, now: float) -> float:
-        return self._weight * exp((self._at - now) / _MEMORY_S) / _MEMORY_S
+        return self._weight * exp((self._at - now) / self._memory_s) / self._memory_s
 
 
 class _Overload:
@@ -69,6 +74,7 @@ class DrainRate:
         self._rng = rng
         self._all = _Rate()
         self._non_critical = _Rate()
+        self._non_critical_of_late = _Rate(memory_s=_SHORT_MEMORY_S)
         self._overload = _Overload()
         self._sent_away = 0.0
         self._sent_away_at = 0.0
@@ -85,24 +91,29 @@ class DrainRate:
         self._all.count(now)
         if not critical:
             self._non_critical.count(now)
+            self._non_critical_of_late.count(now)
 
     def preempted(self, *, now: float) -> None:
         """A Non-Critical request was given up again: its dispatch served nobody."""
         self._all.take_back(now)
         self._non_critical.take_back(now)
+        self._non_critical_of_late.take_back(now)
 
     def non_critical_wait_s(self, *, critical: int, non_critical: int, now: float) -> float:
         """How long a Non-Critical arrival that found no server open would wait behind so many.
 
         Critical ones leave at the rate of all dispatches, Non-Critical ones at their own and a
-        little more, so that some wait for what Critical ones leave unexpectedly. 0 where
-        nothing is known: within the first second of a scarcity, or with hardly any dispatches.
+        little more, so that some wait for what Critical ones leave unexpectedly. Their own rate
+        rises slowly and falls fast: when an overload has begun, what they had before it is no
+        longer there to wait for. 0 where nothing is known: within the first second of a
+        scarcity, or with hardly any dispatches.
         """
         self.none_is_open(now=now)
         every = self._all.at(now)
         if now - self._scarce_since < _KNOWN_AFTER_S or every * _MEMORY_S < 1.0:
             return 0.0
-        own = self._non_critical.at(now) + _HOPED_SHARE * every
+        own = min(self._non_critical.at(now), _SPREAD * self._non_critical_of_late.at(now))
+        own += _HOPED_SHARE * every
         return critical / every + (non_critical + 1) / own
 
     def retry_after_s(self, *, waiting: int, now: float) -> float:

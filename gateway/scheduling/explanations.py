@@ -9,7 +9,8 @@ from gateway.scheduling.model import BackendId, Forecast, RequestId
 from gateway.scheduling.snapshot import ClosedServer, Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_KEPT = 1024
+_KEPT = 2_560
+"""More than the requests that telemetry keeps, so that each of those that is looked up has one."""
 
 _Entry = tuple[
     TrackedRequest,
@@ -39,7 +40,7 @@ class Explanations:
         """Remember one dispatch.
 
         Of `serving`, those not in `choice` were closed, by the reason in `closed` or because
-        they were not looked at. The oldest is dropped when 1,024 are kept.
+        they were not looked at. The oldest is dropped when 2,560 are kept.
         """
         entries = self._entries
         if len(entries) >= _KEPT:

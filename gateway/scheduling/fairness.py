@@ -138,6 +138,8 @@ class LargestBurnFirst(FirstComeFirstServed):
         for head in sorted(heads, key=_deadline):
             service = head.service
             burn = self._adherence.burn(service, now=now)
+            if head.impossible:  # no turn can mend what its service has missed
+                burn = min(burn, service.fairness_weight)
             slack = service.fairness_weight * self._tolerance / error_budget(service)
             rest.append((burn, burn + slack, head))
         while rest:

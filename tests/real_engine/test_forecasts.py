@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
@@ -20,19 +20,44 @@ pytestmark = [
     pytest.mark.skipif("REQUEST_LOG" not in os.environ, reason="not through a gateway"),
 ]
 
-_REQUESTS = 160
+_KINDS = 20
+_OF_EACH = 10
+_REQUESTS = _KINDS * _OF_EACH
 _RATE_RPS = 4.0
 _WARMUP = 40
-_INSANE = 1.5
-"""Median relative error: engines and gateway share the cores, so that pauses make up much of it."""
+_QUIET = 0.25
+"""No less noise is asked for: a perfect median of each kind is known in hindsight only."""
+_NOISE = 2.0
+"""Times the error of that median that a forecast made in advance may be off."""
 
 
-async def _ask(client: AsyncOpenAI, rng: Random) -> None:
-    words = " ".join(rng.choice(("one", "two", "three", "four")) for _ in range(rng.randrange(300)))
+class _Kind(NamedTuple):
+    """Requests that are alike in all that takes time, and share no prefix.
+
+    No two kinds have the same number of output tokens.
+    """
+
+    model: str
+    words: str
+    max_tokens: int
+
+
+def _kinds(rng: Random) -> list[_Kind]:
+    return [
+        _Kind(
+            model=rng.choice((BASE, BASE, *ADAPTERS[:2])),
+            words=" ".join(rng.choices(("one", "two", "three", "four"), k=rng.randrange(300))),
+            max_tokens=16 + 3 * number,
+        )
+        for number in range(_KINDS)
+    ]
+
+
+async def _ask(client: AsyncOpenAI, kind: _Kind, number: int) -> None:
     stream = await client.chat.completions.create(
-        model=rng.choice((BASE, BASE, *ADAPTERS[:2])),
-        messages=[{"role": "user", "content": f"{QUESTION} {words}"}],
-        max_tokens=rng.randrange(16, 96),
+        model=kind.model,
+        messages=[{"role": "user", "content": f"{number:04} {QUESTION} {kind.words}"}],
+        max_tokens=kind.max_tokens,
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
@@ -57,7 +82,20 @@ async def _logged_since(before: int) -> list[dict[str, Any]]:
 
 
 def _errors(lines: list[dict[str, Any]], forecast: str, outcome: str) -> list[float]:
-    return [abs(line[forecast] - line[outcome]) / line[outcome] for line in lines if line[outcome]]
+    return [abs(line[forecast] - line[outcome]) / line[outcome] for line in lines]
+
+
+def _noise(lines: list[dict[str, Any]], outcome: str) -> float:
+    """Median error of the median, in hindsight, of all requests of the same kind.
+
+    Those differ in nothing but when they came: with the engines on cores that they share with the
+    gateway, the test and others, that is most of what there is to forecast.
+    """
+    times: dict[int, list[float]] = {}
+    for line in lines:
+        times.setdefault(line["completion_tokens"], []).append(line[outcome])
+    errors = [abs(median(kind) - each) / each for kind in times.values() for each in kind]
+    return median(errors)
 
 
 async def test_forecasts_are_sane(
@@ -65,9 +103,11 @@ async def test_forecasts_are_sane(
 ) -> None:
     before = len(_logged())
     rng = Random(1)
+    asked = _kinds(rng) * _OF_EACH
+    rng.shuffle(asked)
     async with asyncio.TaskGroup() as group:
-        for _ in range(_REQUESTS):
-            group.create_task(_ask(client, rng))
+        for number, kind in enumerate(asked):
+            group.create_task(_ask(client, kind, number))
             await asyncio.sleep(rng.expovariate(_RATE_RPS))
     await engines.become_idle(within_s=30.0)
     lines = await _logged_since(before)
@@ -75,8 +115,15 @@ async def test_forecasts_are_sane(
     assert all(1e-4 < line["forecast_ttft_s"] < 60.0 for line in lines)
     assert all(1e-4 < line["forecast_tpot_s"] < 10.0 for line in lines)
     judged = lines[_WARMUP:]
-    ttft = median(_errors(judged, "forecast_ttft_s", "dispatch_ttft_s"))
-    tpot = median(_errors(judged, "forecast_tpot_s", "tpot_s"))
+    report, poor = [], []
+    for name, forecast, outcome in (
+        ("TTFT", "forecast_ttft_s", "dispatch_ttft_s"),
+        ("TPOT", "forecast_tpot_s", "tpot_s"),
+    ):
+        error, noise = median(_errors(judged, forecast, outcome)), _noise(judged, outcome)
+        report.append(f"{name} {error:.3f} (of a perfect median of each kind {noise:.3f})")
+        if error > _NOISE * max(_QUIET, noise):
+            poor.append(report[-1])
     with capsys.disabled():
-        sys.stdout.write(f"\nmedian error of forecasts: TTFT {ttft:.3f}, TPOT {tpot:.3f}\n")
-    assert max(ttft, tpot) < _INSANE
+        sys.stdout.write(f"\nmedian error of forecasts: {', '.join(report)}\n")
+    assert not poor

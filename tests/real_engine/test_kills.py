@@ -25,7 +25,7 @@ _PIDS = [int(pid) for pid in os.environ.get("GATEWAY_REAL_ENGINE_PIDS", "").spli
 pytestmark = pytest.mark.real_engine
 
 KILLS = 4
-STREAMS = 12
+STREAMS = 24
 TOKENS = 200
 KILLED_AFTER = 10
 """Events of every stream, at least."""

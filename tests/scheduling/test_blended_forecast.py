@@ -40,7 +40,7 @@ def test_the_first_samples_soon_count_little() -> None:
     blend = taught(slope=1.0, samples=40)
     for _ in range(100):
         blend.learn(raw_s=0.02, actual_s=0.015, in_flight=10)
-    assert blend.tell_s(0.02) == pytest.approx(0.015, rel=0.05)
+    assert blend.tell_s(0.02) == pytest.approx(0.015, rel=0.08)
 
 
 def test_where_many_run_at_once_a_hundred_outcomes_alike_change_less() -> None:

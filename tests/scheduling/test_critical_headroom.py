@@ -80,12 +80,28 @@ def test_it_may_go_while_another_server_is_ready() -> None:
 
 
 def test_the_more_critical_requests_come_the_more_servers_stay_ready() -> None:
+    for per_second, goes in ((10.0, True), (40.0, False)):
+        pool = Pool(4)
+        pool.arrivals(per_second)
+        pool.run(pool.servers[1])
+        pool.run(pool.servers[2])
+        assert pool.spares() is goes
+
+
+def test_what_will_never_fit_goes_when_all_others_are_ready_however_many_come() -> None:
     pool = Pool(2)
     pool.arrivals(40.0)
-    assert not pool.spares()
-    pool = Pool(3)
-    pool.arrivals(40.0)
     assert pool.spares()
+    pool.run(pool.servers[1])
+    assert not pool.spares()
+
+
+def test_what_will_never_fit_goes_where_no_prefill_is_pending() -> None:
+    pool = Pool(3)
+    pool.arrivals(10.0)
+    assert pool.spares()
+    pool.run(pool.servers[0], tokens=1)
+    assert not pool.spares()
 
 
 def test_the_size_of_batches_counts_as_prefills_do() -> None:

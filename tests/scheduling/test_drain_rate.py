@@ -91,6 +91,19 @@ def test_behind_critical_ones_that_take_everything_only_few_may_hope() -> None:
     assert waits_s == pytest.approx([1 / 3, 31 / 3], rel=0.1)
 
 
+def test_what_non_critical_ones_had_before_critical_ones_took_all_is_soon_nothing_to_wait_for() -> (
+    None
+):
+    rate = draining(critical_per_s=10, non_critical_per_s=10)
+    waits_s = []
+    for second in range(100, 105):
+        for number in range(20):
+            rate.dispatched(critical=True, now=second + number / 20)
+        waits_s.append(rate.non_critical_wait_s(critical=0, non_critical=4, now=second + 1.0))
+    assert waits_s[0] < 1.0
+    assert waits_s[-1] > 3.0
+
+
 def test_a_scarcity_of_less_than_a_second_says_nothing_yet() -> None:
     rate = draining(critical_per_s=10)
     assert rate.non_critical_wait_s(critical=5, non_critical=5, now=103.0) == 0.0

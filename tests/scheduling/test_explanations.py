@@ -49,8 +49,8 @@ def test_the_newest_attempt_is_told() -> None:
 
 def test_the_oldest_is_dropped_when_many_are_kept() -> None:
     kept = Explanations()
-    for number in range(1_025):
+    for number in range(2_561):
         kept.keep(dispatched(f"r{number}"), ONLY_A, (A,), {}, 1.0)
     assert kept.find(RequestId("r0")) is None
     assert kept.find(RequestId("r1")) is not None
-    assert kept.find(RequestId("r1024")) is not None
+    assert kept.find(RequestId("r2560")) is not None

@@ -100,6 +100,16 @@ def test_what_is_in_flight_with_little_hope_counts_already() -> None:
     assert names(history.order, head(A, ttft_s=0.5), head(B, ttft_s=1.0)) == "BA"
 
 
+def test_what_a_service_has_missed_gives_no_turn_to_those_that_nothing_can_serve_in_time() -> None:
+    history = History()
+    history.ended(A, met=80, missed=20)
+    history.ended(B, met=0, missed=20)
+    hopeless = head(B, ttft_s=0.5)
+    assert names(history.order, head(A), hopeless) == "BA"
+    hopeless.impossible = True
+    assert names(history.order, head(A), hopeless) == "AB"
+
+
 def test_a_strict_target_is_burnt_faster_by_the_same_misses() -> None:
     strict = make_service(
         "S", priority=CRITICAL, objective=LatencyObjective(ttft_s=1.0, percentile=0.99)

@@ -1,6 +1,8 @@
 """A Non-Critical request that has to give its place to a Critical one, over real sockets."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import DispatchFailed, RequestCancelled
@@ -9,12 +11,14 @@ from gateway.scheduling.policy import QueuePolicy
 from gateway.telemetry.request_record import Outcome
 from tests.builders import make_service
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
+from tests.server.raw_client import RawClient
 from tests.server.raw_server import (
     DONE,
     LAST_CHUNK,
     STREAM_HEAD,
     Peer,
     RawServer,
+    Script,
     chunked,
     event,
     eventually,
@@ -49,15 +53,22 @@ async def ended(rig: Rig, requests: int) -> None:
     assert rig.in_flight == 0
 
 
-async def test_it_gets_a_503_and_the_other_its_answer() -> None:
+@asynccontextmanager
+async def contested(script: Script) -> AsyncIterator[tuple[Rig, RawClient, RawClient]]:
+    """The only place is taken by a batch request without a token, and an urgent one comes."""
     async with (
-        gateway(RawServer(answer_the_urgent), policy=POLICY) as rig,
-        rig.client() as first,
-        rig.client() as second,
+        gateway(RawServer(script), policy=POLICY) as rig,
+        rig.client() as batch,
+        rig.client() as urgent,
     ):
-        first.post(CHAT, ask("batch"))
+        batch.post(CHAT, ask("batch"))
         await eventually(lambda: rig.servers[0].open_peers)
-        second.post(CHAT, ask("urgent"))
+        urgent.post(CHAT, ask("urgent"))
+        yield rig, batch, urgent
+
+
+async def test_it_gets_a_503_and_the_other_its_answer() -> None:
+    async with contested(answer_the_urgent) as (rig, first, second):
         refused, answered = await first.response(), await second.response()
         assert (refused.status, answered.status) == (503, 200)
         assert int(refused.headers["retry-after"]) >= 1
@@ -73,14 +84,7 @@ async def test_it_gets_a_503_and_the_other_its_answer() -> None:
 
 
 async def test_its_client_may_ask_again_on_the_same_connection() -> None:
-    async with (
-        gateway(RawServer(answer_the_urgent), policy=POLICY) as rig,
-        rig.client() as first,
-        rig.client() as second,
-    ):
-        first.post(CHAT, ask("batch"))
-        await eventually(lambda: rig.servers[0].open_peers)
-        second.post(CHAT, ask("urgent"))
+    async with contested(answer_the_urgent) as (_, first, second):
         assert (await first.response()).status == 503
         assert (await second.response()).status == 200
         first.post(CHAT, ask("urgent"))
@@ -95,14 +99,7 @@ async def test_the_server_sees_its_connection_close() -> None:
         await peer.gone()
         left.append("batch" if b"batch?" in request.body else "urgent")
 
-    async with (
-        gateway(RawServer(stay_silent), policy=POLICY) as rig,
-        rig.client() as first,
-        rig.client() as second,
-    ):
-        first.post(CHAT, ask("batch"))
-        await eventually(lambda: rig.servers[0].open_peers)
-        second.post(CHAT, ask("urgent"))
+    async with contested(stay_silent) as (rig, _, _):
         await eventually(lambda: left == ["batch"])
         assert rig.driver.snapshot().backends[0].requests == 1
 

@@ -14,13 +14,13 @@ export async function explain(id, open) {
   } catch {
     return gone(id, "The gateway does not answer.");
   }
-  if (response.status === 404) return gone(id, "This request is not kept any more: the gateway remembers the last 2,000 that ended, and why for the last 1,024. The request log has it.");
+  if (response.status === 404) return gone(id, "This request is not kept any more: the gateway remembers the last 2,000 that ended, and why for the last 2,560 dispatches. The request log has it.");
   if (!response.ok) return gone(id, `The gateway answered ${response.status}.`);
   const { request, explanation } = await response.json();
   const parts = [];
   if (request) parts.push(headline(request.record), timeline(request.record));
   if (explanation) parts.push(...choice(explanation, request?.record, open));
-  else parts.push(element("p", { class: "note", text: request?.record.attempts ? "Why it went there is kept for the last 1,024 dispatches only." : "It was not sent to any server." }));
+  else parts.push(element("p", { class: "note", text: request?.record.attempts ? "Why it went there is kept for the last 2,560 dispatches only." : "It was not sent to any server." }));
   if (request) parts.push(facts(request));
   return { title: `Request ${request?.record.request_id ?? id}`, parts };
 }

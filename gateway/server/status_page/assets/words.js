@@ -2,7 +2,7 @@
 
 const REASONS = {
   unknown_model: "no pool serves this model",
-  no_target_model: "every model of the traffic split has weight 0",
+  no_target_model: "no server has a model of this service",
   no_capacity: "no server could take it in time, and its service is Non-Critical",
   queue_full: "the queue was full",
   queue_timeout: "it waited as long as it may",
@@ -12,6 +12,15 @@ const REASONS = {
   draining: "the gateway is shutting down",
   no_backend: "no healthy server serves this model",
   attempts_exhausted: "every attempt failed",
+  deadline: "its deadline passed",
+  unsupported_encoding: "the coding of its body is not supported",
+  body_too_large: "its body was too large",
+  body_too_slow: "its body came too slowly",
+  body_memory: "the bodies in flight took all memory for them",
+  gateway_in_flight: "the gateway had as many requests as it may",
+  client_in_flight: "its client had as many requests as it may",
+  key_requests: "its API key had used up its requests per minute",
+  key_tokens: "its API key had used up its tokens per minute",
 };
 
 const OUTCOMES = {
