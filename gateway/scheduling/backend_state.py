@@ -20,12 +20,12 @@ class Hold(NamedTuple):
     """An adapter slot on its way to a request that was overtaken too often.
 
     Attributes:
-        request_id: the request that gets the slot.
+        holder: the request that gets the slot.
         adapter: the adapter that is to drain; it gets no new requests on this server, and neither
-            do adapters that are not active there.
+            do adapters that are not active there, but from more entitled requests.
     """
 
-    request_id: RequestId
+    holder: TrackedRequest
     adapter: str
 
 

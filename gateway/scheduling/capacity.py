@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.critical_headroom import CriticalHeadroom
 from gateway.scheduling.latency_predictor import LatencyPredictor
@@ -161,8 +162,9 @@ class Capacity:
         if self._fits(backend, tracked, now):
             return ClosedReason.FORECAST_OR_TURN
         adapter = backend.adapter_of(tracked.target)
-        held = backend.hold is not None and adapter is not None
-        if adapter is not None and (held or not backend.adapters.admits(adapter)):
+        if is_held(backend, tracked) or (
+            adapter is not None and not backend.adapters.admits(adapter)
+        ):
             return ClosedReason.ADAPTER_SLOT
         return ClosedReason.NO_ROOM
 
@@ -201,7 +203,7 @@ class Capacity:
             return None
         chosen = min(free, key=lambda b: min(b.adapters.active.values()))
         active = chosen.adapters.active
-        chosen.hold = Hold(tracked.request.id, min(active, key=lambda name: active[name]))
+        chosen.hold = Hold(tracked, min(active, key=lambda name: active[name]))
         return chosen
 
     def soonest_ttft_s(
@@ -240,7 +242,7 @@ class Capacity:
         if target in backend.lora_models:
             if target not in backend.adapters.active and not backend.adapters.admits(target):
                 return False
-            if backend.hold is not None and _is_held(backend, tracked, target):
+            if backend.hold is not None and is_held(backend, tracked):
                 return False
         if self.is_full(backend, now=now):
             return False
@@ -282,9 +284,14 @@ def exceeds(backend: BackendState, tracked: TrackedRequest) -> bool:
     return longest is not None and tracked.prompt_tokens > _SURELY_TOO_LONG * longest
 
 
-def _is_held(backend: BackendState, tracked: TrackedRequest, adapter: str) -> bool:
-    """Whether the slot that the request would take or keep is to become free for another."""
+def is_held(backend: BackendState, tracked: TrackedRequest) -> bool:
+    """Whether the slot that the request would take or keep is to become free for another.
+
+    Of the requests that are more entitled than that one, none is kept off.
+    """
     hold = backend.hold
-    if hold is None or hold.request_id == tracked.request.id:
+    if hold is None or hold.holder is tracked or tracked.target not in backend.lora_models:
         return False
-    return adapter == hold.adapter or adapter not in backend.adapters.active
+    if lane_of(tracked) > lane_of(hold.holder):
+        return False
+    return tracked.target == hold.adapter or tracked.target not in backend.adapters.active

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from gateway.scheduling.admission_queue import LAST_LANE, LATE, AdmissionQueue, Lane, lane_of
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import OpenServer
+from gateway.scheduling.capacity import OpenServer, is_held
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.prefix_home import have_room, home_of, not_left_to_others
 from gateway.scheduling.scheduler_parts import Rules
@@ -32,6 +32,7 @@ def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:
         backend.takes(head.target)
         and not backend.failed(head)
         and backend.has_slot_for(head.target)
+        and not is_held(backend, head)
         and not _is_large(backend, head)
         and (head.home is None or head.home == backend.id)
         for head in entitled

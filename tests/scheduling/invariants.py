@@ -323,7 +323,7 @@ def _assert_outlook_is_fresh(scheduler: Scheduler, backend: BackendState, *, now
 
 def _assert_holds_are_for_those_who_wait(scheduler: Scheduler) -> None:
     held = {
-        backend.id: backend.hold.request_id
+        backend.id: backend.hold.holder.request.id
         for backend in scheduler._ledger.backends
         if backend.hold is not None
     }

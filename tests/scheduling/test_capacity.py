@@ -3,7 +3,7 @@ import pytest
 from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.capacity import Capacity, ClosedReason
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import BackendId, BackendLoad, RequestId
+from gateway.scheduling.model import BackendId, BackendLoad
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -149,7 +149,7 @@ def test_a_server_without_a_slot_is_closed_for_its_slots() -> None:
 def test_a_server_whose_slot_is_kept_is_closed_for_its_slots() -> None:
     backend = make_backend(adapters=("x", "y"), max_loras=2)
     running(backend, make_tracked("r1", target="x"))
-    backend.hold = Hold(RequestId("other"), "x")
+    backend.hold = Hold(make_tracked("other", target="y"), "x")
     wants_y = make_tracked("r2", target="y")
     assert CAPACITY.why_closed(wants_y, backend, now=0.0) is ClosedReason.ADAPTER_SLOT
 

@@ -3,10 +3,10 @@
 from gateway.scheduling.backend_state import BackendState, Hold
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import BackendId, RequestId
+from gateway.scheduling.model import CRITICAL, BackendId
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
-from tests.builders import BASE, make_ledger, make_tracked, serving
+from tests.builders import BASE, make_ledger, make_service, make_tracked, serving
 
 CAPACITY = Capacity(policy=CapacityPolicy(), predictor=LatencyPredictor(prior=StepTimePrior()))
 
@@ -33,7 +33,7 @@ class AdapterPool:
         if held is None:
             return None
         assert held.hold is not None
-        assert held.hold.request_id == request_id
+        assert held.hold.holder.request.id == request_id
         return held.id, held.hold.adapter
 
 
@@ -78,6 +78,14 @@ def test_a_kept_slot_is_closed_to_what_would_take_it_and_open_to_the_rest() -> N
 
 def test_a_slot_that_has_become_free_is_open_to_its_holder_only() -> None:
     (backend,) = AdapterPool(s1=("lora-b", "lora-b")).servers
-    backend.hold = Hold(RequestId("holder"), "lora-a")
+    holder = make_tracked("holder", target="lora-c")
+    backend.hold = Hold(holder, "lora-a")
     assert not is_open(backend, "lora-d")
-    assert is_open(backend, "lora-c", request_id="holder")
+    assert CAPACITY.open_among(holder, [backend], now=0.0)
+
+
+def test_a_kept_slot_is_open_to_more_entitled_requests() -> None:
+    (backend,) = AdapterPool(s1=("lora-b", "lora-b")).servers
+    backend.hold = Hold(make_tracked("holder", target="lora-c"), "lora-a")
+    critical = make_tracked(service=make_service(priority=CRITICAL), target="lora-d")
+    assert CAPACITY.open_among(critical, [backend], now=0.0)
