@@ -3,11 +3,13 @@
 GET    /admin/servers                      every server of every pool
 POST   /admin/servers                      add {"url", "pool"?, "persist"?}
 PATCH  /admin/servers/URL                  {"draining": true or false, "persist"?}
-DELETE /admin/servers/URL[?persist=true]   remove, once its requests have ended
+DELETE /admin/servers/URL                  remove, once its requests have ended
 GET    /admin/services                     every service, and how it fares
 PATCH  /admin/services/NAME                change keys of it {..., "persist"?}
-DELETE /admin/services/NAME/changes[?persist=true]   take the changes back
+DELETE /admin/services/NAME/changes        take the changes back
 POST   /admin/reload                       read the configuration again
+
+`?persist=true` does what `"persist": true` in a body does.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +39,7 @@ _LIMITS = FrontEndOptions(max_body_bytes=1 << 16, body_timeout_s=10.0)
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     persist: bool = False
 
@@ -94,10 +96,9 @@ class AdminApi:
         if not path.startswith(_PREFIX):
             return False
         collection, _, rest = path.removeprefix(_PREFIX).partition("/")
-        persist = parse_qs(query).get("persist") == ["true"]
         method = "GET" if request.method == "HEAD" else request.method
-        call = _Call(request, channel, method, unquote(rest), persist)
         try:
+            call = _Call(request, channel, method, unquote(rest), _persists(query))
             found = await self._found(collection, call)
         except Refused as refusal:
             channel.close_after()
@@ -135,14 +136,16 @@ class AdminApi:
         other = self._pool_of(body.url)
         if other is not None and other is not pool:
             raise BadRequest(f"{body.url} is a server of pool {other.name!r}.", param="url")
-        self._changes.server(pool.name, body.url, ServerAction.ADD, persist=body.persist)
+        self._changes.server(
+            pool.name, body.url, ServerAction.ADD, persist=body.persist or call.persist
+        )
         return self._server_view(body.url)
 
     async def _patch_server(self, call: _Call) -> object:
         pool = self._pool_with(call.rest)
         body = await _read(call, _ServerPatch)
         action = ServerAction.DRAIN if body.draining else ServerAction.RESUME
-        self._changes.server(pool.name, call.rest, action, persist=body.persist)
+        self._changes.server(pool.name, call.rest, action, persist=body.persist or call.persist)
         return self._server_view(call.rest)
 
     async def _remove_server(self, call: _Call) -> object:
@@ -200,7 +203,7 @@ class AdminApi:
         persist = values.pop("persist", False)
         if not isinstance(persist, bool):
             raise BadRequest("`persist` must be true or false.", param="persist")
-        self._changes.service(name, values, persist=persist)
+        self._changes.service(name, values, persist=persist or call.persist)
         return self._service_view(name)
 
     def _service(self, name: str) -> str:
@@ -222,6 +225,14 @@ class AdminApi:
 
     def _service_view(self, name: str) -> dict[str, object]:
         return next(view for view in self._service_views() if view["name"] == name)
+
+
+def _persists(query: str) -> bool:
+    """Whether `?persist=true` asks for the change to be kept."""
+    given = parse_qs(query, keep_blank_values=True).get("persist", ["false"])
+    if given not in (["true"], ["false"]):
+        raise BadRequest("`persist` must be true or false.", param="persist")
+    return given == ["true"]
 
 
 async def _read_object(call: _Call) -> dict[str, object]:

@@ -6,6 +6,7 @@ that are to outlast a restart are also in a file of the gateway's own.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -81,9 +82,10 @@ class OperatorChanges:
         self._pools = {servers.name: servers for servers in pools}
         self._configuration = configuration
         self._file = file
-        self._kept = _read(file) if file is not None and file.exists() else Changes()
+        self._kept = Changes()
         self._changes = Changes()
-        self._carry_out(self._kept)
+        if file is not None and file.exists():
+            self._take_up(file)
 
     @property
     def services(self) -> Mapping[str, Mapping[str, object]]:
@@ -131,6 +133,21 @@ class OperatorChanges:
             except ConfigurationError:
                 self._carry_out(before)
                 raise
+
+    def _take_up(self, file: Path) -> None:
+        """Put in force what was kept."""
+        self._kept = _read(file)
+        pools = self._configuration.settings.effective_pools()
+        services = {service.name for pool in pools for service in pool.services}
+        for name in self._kept.services.keys() - services:
+            _LOG.warning("%s: no service is named %r: what was changed of it is idle", file, name)
+        for name in self._kept.servers.keys() - self._pools.keys():
+            _LOG.warning("%s: no pool is named %r: its changes are idle", file, name)
+        try:
+            self._carry_out(self._kept)
+        except ConfigurationError as error:
+            problems = [replace(problem, source=str(file)) for problem in error.problems]
+            raise ConfigurationError(problems) from error
 
     def _carry_out(self, changes: Changes) -> None:
         self._configuration.change_services(ADMINISTRATOR, changes.services)

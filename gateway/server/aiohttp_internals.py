@@ -30,7 +30,7 @@ from typing import cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import InvalidURLError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.server.backend_connection import ReadFlow
@@ -205,6 +205,8 @@ class ClientProtocol(RequestHandler):
             self._connections.counts[CutReason.MALFORMED] += 1
             # What follows the first line is a piece of the request, which may be a secret.
             said = (message or "Bad request").partition("\n")[0].rstrip(":. ")
+            if isinstance(exc, InvalidURLError):  # its message is the target
+                said = "The target of the request is not a valid URL"
             answer = bad_request_answer(BadRequest(f"{said}.", status=status))
         transport = self.transport
         if request.writer.output_size > 0 or transport is None:

@@ -104,7 +104,7 @@ class Entrance:
 
     def _may_use(self, key: ApiKey, model: str) -> bool:
         route = self._pools.route(model)
-        return route is not None and key.may_use(route.service.name)
+        return route is not None and key.may_use(route.asked_for)
 
 
 class Visit:
@@ -146,7 +146,7 @@ class Visit:
                 answer = refusal_answer(RefusalReason.UNKNOWN_MODEL, model=parsed.model)
                 raise Refused(answer)
             return b""
-        if route is None or not key.may_use(route.service.name):
+        if route is None or not key.may_use(route.asked_for):
             raise Refused(model_not_allowed_answer(parsed.model))
         now = self._entrance.clock()
         self._estimate = estimated_tokens(parsed.prompt_bytes, parsed.prompt_tokens)

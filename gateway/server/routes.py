@@ -44,6 +44,11 @@ class Route(NamedTuple):
     instead_of: ServiceName | None = None
 
     @property
+    def asked_for(self) -> ServiceName:
+        """The service that the client asked for, and that its key has to be for."""
+        return self.instead_of or self.service.name
+
+    @property
     def is_served(self) -> bool:
         """Whether a healthy server of the pool has one of the service's models."""
         service, backends = self.service, self.pool.backends

@@ -210,6 +210,41 @@ async def test_only_what_was_asked_to_be_kept_outlasts_a_restart(tmp_path: Path)
             assert services["services"][0]["changed"] == ["fairness_weight"]
 
 
+async def test_what_is_to_be_kept_can_be_said_in_the_query_too(tmp_path: Path) -> None:
+    path = tmp_path / "changes.yaml"
+    async with ModelServer() as one, ModelServer() as two:
+        found = settings(pool(one, services=(CHAT_SERVICE,)), admin_changes_file=path)
+        async with running(found) as gateway:
+            await call(gateway, "POST", "/admin/servers?persist=true", {"url": two.url})
+            drain = {"draining": True}
+            await call(gateway, "PATCH", f"/admin/servers/{one.url}?persist=true", drain)
+            change = {"fairness_weight": 2}
+            await call(gateway, "PATCH", "/admin/services/chat?persist=true", change)
+        kept = yaml.safe_load(path.read_text())
+        assert kept["servers"]["pool"].keys() == {two.url, one.url}
+        assert kept["services"] == {"chat": {"fairness_weight": 2}}
+
+
+async def test_a_kept_change_that_is_not_valid_is_told_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text("services: {chat: {fairness_weight: -4}}")
+    found = settings(pool(services=(CHAT_SERVICE,)), admin_changes_file=path)
+    with pytest.raises(ConfigurationError, match=r"changes.yaml: .*fairness_weight: -4"):
+        async with running(found):
+            pass
+
+
+async def test_kept_changes_of_what_is_no_longer_configured_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text("services: {gone: {fairness_weight: 4}}\nservers: {away: {}}")
+    async with running(settings(pool(services=(CHAT_SERVICE,)), admin_changes_file=path)):
+        pass
+    assert f"{path}: no service is named 'gone'" in caplog.text
+    assert f"{path}: no pool is named 'away'" in caplog.text
+
+
 async def test_without_a_file_nothing_can_be_kept_and_nothing_is_changed() -> None:
     async with ModelServer() as server, running(settings(pool())) as gateway:
         body = {"url": server.url, "persist": True}
@@ -242,6 +277,8 @@ async def test_a_file_that_is_not_right_is_a_fault_of_the_configuration(tmp_path
         ("PATCH", "/admin/services/chat", {"priority": "hi"}, 400, "priority: 'hi': expected"),
         ("PATCH", "/admin/services/chat", {"model": "x"}, 400, "model: expected one of"),
         ("PATCH", "/admin/services/chat", {"persist": 1}, 400, "`persist` must be true or false"),
+        ("POST", "/admin/servers", {"url": "http://a", "persist": "yes"}, 400, "persist: 'yes'"),
+        ("POST", "/admin/servers?persist=1", {"url": "http://a"}, 400, "`persist` must be true"),
         ("DELETE", "/admin/services/chat", None, 405, "does not take this method"),
         ("PUT", "/admin/servers", {}, 405, "does not take this method"),
         ("GET", "/admin/nothing", None, 404, "nothing at this path"),

@@ -1,12 +1,16 @@
 """Which pool and service answer a model name; the servers here need not run."""
 
 from dataclasses import replace
+from hashlib import sha256
+
+import pytest
 
 from gateway.scheduling.model import BackendId, LLMService, ServedModel, ServiceName, TargetModel
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.server.options import PoolOptions
 from gateway.server.routes import PoolDirectory
+from gateway.wire.credentials import KeyPolicy
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway, make_policy
 from tests.server.raw_server import RawServer, ok, serving
 
@@ -93,6 +97,14 @@ async def test_a_fallback_without_servers_helps_nobody() -> None:
     assert chosen(pools) == ("large", None)
 
 
+async def test_a_key_is_for_the_service_that_was_asked_for_whoever_answers() -> None:
+    pools, _, second = with_fallback()
+    second.backends.set_models(BackendId("s0"), (ServedModel("s"),))
+    route = pools.route("l")
+    assert route is not None
+    assert route.asked_for == "large"
+
+
 async def test_a_target_that_gets_no_traffic_serves_nobody() -> None:
     pools, first, _ = with_fallback()
     targets = (TargetModel("l", 0.0), TargetModel("m", 1.0))
@@ -116,3 +128,22 @@ async def test_the_answer_of_a_fallback_names_the_clients_model_and_is_counted()
         assert (await client.response()).body == b'{"model":"l"}'
         record = rig.records.all[-1]
         assert (record.service, record.fallback_for) == ("small", "large")
+
+
+@pytest.mark.parametrize(("service_of_key", "status"), [("large", 200), ("small", 404)])
+async def test_with_a_fallback_a_key_is_for_the_service_that_was_asked_for(
+    service_of_key: str, status: int
+) -> None:
+    target = replace(service("small", "s"), targets=(TargetModel("base"),))
+    options = PoolOptions(fallbacks={ServiceName("large"): ServiceName("small")})
+    absent = Rig([server()], services=(service("large", "l"),), pool_options=options)
+    digest = sha256(b"sk-team").digest()
+    key = KeyPolicy(
+        name="team", digests=(digest,), services=frozenset({ServiceName(service_of_key)})
+    )
+    answer = ok(b"{}", b"content-type: application/json")
+    async with gateway(serving(answer), services=(target,), keys=[key]) as rig:
+        rig.pools.replace([*absent.pools.pools, *rig.pools.pools])
+        async with rig.client() as client:
+            client.post(CHAT, chat(model="l"), "Authorization: Bearer sk-team")
+            assert (await client.response()).status == status

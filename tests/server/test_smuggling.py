@@ -93,6 +93,14 @@ async def test_an_error_repeats_nothing_of_the_request() -> None:
         assert b"sk-secret" not in received
 
 
+async def test_a_target_that_is_no_url_is_not_repeated() -> None:
+    async with gateway(serving(ANSWER)) as rig, rig.client() as client:
+        client.send(b"POST http://evil:99999999/v1?key=sk-secret HTTP/1.1\r\nHost: a\r\n\r\n")
+        received = await asyncio.wait_for(client.reader.read(), 5)
+        assert b"not a valid URL" in received
+        assert b"sk-secret" not in received
+
+
 async def test_the_answer_to_what_is_no_request_names_no_software() -> None:
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.send(b"nonsense\r\n\r\n")

@@ -37,9 +37,18 @@ const requests = new Requests({ show: showRequest });
 const connection = document.getElementById("connection");
 const version = document.getElementById("version");
 
+/** A part of the address as it was meant; one that is not encoded well stands for itself. */
+const decoded = (part) => {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+};
+
 /** What the address names: a request, a server, a service, or a section of the page. */
 const followLink = () => {
-  const [kind, ...names] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const [kind, ...names] = location.hash.slice(1).split("/").map(decoded);
   if (kind === "request") showRequest(names.join("/"));
   else if (kind === "server") servers.show(names.join("/")); // an address has slashes of its own
   else if (kind === "service") showService(names[0], names[1]);
