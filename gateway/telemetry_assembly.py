@@ -65,7 +65,7 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
     metrics = RequestMetrics(services=service_names(settings))
     lag = LoopLagCollector()
     registry.register(metrics)
-    registry.register(SchedulerCollector([pool.driver.snapshot for pool in pools.pools]))
+    registry.register(SchedulerCollector([pool.snapshot for pool in pools.pools]))
     registry.register(lag)
     live = build_live_page(
         pools=pools,

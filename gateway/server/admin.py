@@ -59,7 +59,7 @@ class AdminPages:
         elif path == "/health":
             channel.send(200, JSON_HEADER, b'{"status":"ok"}')
         elif path == "/debug/state":
-            pools = {pool.pool.name: pool.driver.snapshot() for pool in self._pools.pools}
+            pools = {pool.pool.name: pool.snapshot() for pool in self._pools.pools}
             channel.send(200, JSON_HEADER, encode_json({"pools": pools}))
         elif path.startswith(_EXPLAIN):
             self._explain(channel, unquote(path.removeprefix(_EXPLAIN)))

@@ -1,7 +1,7 @@
 """From the model name a client sent to the pool and service that answer it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gateway.runtime.scheduler_driver import SchedulerDriver
@@ -13,8 +13,10 @@ from gateway.scheduling.model import (
     ServiceName,
 )
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
+from gateway.scheduling.snapshot import SchedulerSnapshot
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.options import PoolOptions
+from gateway.server.unheard_server import unheard_server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,13 @@ class ServingPool:
     driver: SchedulerDriver
     backends: BackendDirectory
     options: PoolOptions
+
+    def snapshot(self) -> SchedulerSnapshot:
+        """The scheduler's state now, and behind its servers those that have never answered."""
+        state = self.driver.snapshot()
+        met = {server.backend_id for server in state.backends}
+        unheard = [unheard_server(each) for each in self.backends if each not in met]
+        return replace(state, backends=(*state.backends, *unheard)) if unheard else state
 
 
 class Route(NamedTuple):

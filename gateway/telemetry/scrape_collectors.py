@@ -24,7 +24,7 @@ class SchedulerCollector(Collector):
     """Queues, services and servers, from a snapshot of each pool's scheduler."""
 
     def __init__(self, snapshots: Sequence[Callable[[], SchedulerSnapshot]]) -> None:
-        """Take one function per pool, such as `SchedulerDriver.snapshot`."""
+        """Take one function per pool, such as `ServingPool.snapshot`."""
         self._snapshots = snapshots
 
     def collect(self) -> Iterator[Metric]:

@@ -76,11 +76,14 @@ def verdict(state: dict[str, Any]) -> tuple[str, int]:
     services = [service for pool in state["pools"] for service in pool["services"]]
     waiting = sum(pool["queued_requests"] for pool in state["pools"])
     usable = sum(server["usable"] and not server["ejected"] for server in servers)
+    unserved = [plain(pool["pool"]) for pool in state["pools"] if not _takes_requests(pool)]
     missing = [plain(service["service"]) for service in services if misses(service)]
     found = []
     if not usable:
         found.append("no server can be used")
-    elif usable < len(servers):
+    elif unserved:
+        found.append(f"no server can be used of pool {', '.join(unserved)}")
+    if 0 < usable < len(servers):
         found.append(f"{len(servers) - usable} of {len(servers)} servers are down or ejected")
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -89,4 +92,8 @@ def verdict(state: dict[str, Any]) -> tuple[str, int]:
         found.append(f"{waiting} waiting")
     if not found:
         return f"all is well: {usable} of {len(servers)} servers take requests", 0
-    return "; ".join(found), 2 if missing or not usable else 1
+    return "; ".join(found), 2 if missing or unserved else 1
+
+
+def _takes_requests(pool: dict[str, Any]) -> bool:
+    return any(server["usable"] and not server["ejected"] for server in pool["backends"])

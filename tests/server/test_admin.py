@@ -3,6 +3,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway.scheduling.model import BackendId
 from gateway.server.admin import AdminPages
 from gateway.server.app import Listener, ListenOptions
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway
@@ -40,6 +41,17 @@ async def test_the_state_of_every_pool_is_shown() -> None:
     async with gateway(serving(ANSWER)) as rig, administration(rig) as client:
         state = json.loads((await ask(client, "/debug/state")).body)
         assert state["pools"]["pool"]["backends"][0]["backend_id"] == "s0"
+
+
+async def test_a_server_that_has_never_answered_is_shown_as_not_usable() -> None:
+    async with gateway(serving(ANSWER)) as rig, administration(rig) as client:
+        rig.backends.add(BackendId("away"), rig.clients[BackendId("s0")])
+        state = json.loads((await ask(client, "/debug/state")).body)
+        servers = state["pools"]["pool"]["backends"]
+        assert [(each["backend_id"], each["usable"]) for each in servers] == [
+            ("s0", True),
+            ("away", False),
+        ]
 
 
 async def test_a_dispatch_is_explained_by_its_id() -> None:

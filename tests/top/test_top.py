@@ -3,6 +3,7 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -165,3 +166,26 @@ def test_durations_have_units(value: float | None, text: str) -> None:
 
 def test_adherence_does_not_look_met_where_it_is_not() -> None:
     assert figures.adherence(0.94999) == "94.9 %"
+
+
+def pool_state(name: str, *usable: int) -> dict[str, Any]:
+    servers = [{"usable": bool(each), "ejected": False} for each in usable]
+    return {"pool": name, "backends": servers, "services": [], "queued_requests": 0}
+
+
+@pytest.mark.parametrize(
+    ("pools", "told"),
+    [
+        ([pool_state("a", 1)], ("all is well: 1 of 1 servers take requests", 0)),
+        ([pool_state("a", 1, 0)], ("1 of 2 servers are down or ejected", 1)),
+        (
+            [pool_state("a", 1), pool_state("b", 0), pool_state("c")],
+            ("no server can be used of pool b, c; 1 of 2 servers are down or ejected", 2),
+        ),
+        ([pool_state("a", 0), pool_state("b")], ("no server can be used", 2)),
+    ],
+)
+def test_the_verdict_tells_of_every_pool_without_a_server(
+    pools: list[dict[str, Any]], told: tuple[str, int]
+) -> None:
+    assert figures.verdict({"pools": pools}) == told

@@ -32,7 +32,7 @@ class StatusSampler:
 
     def make_point(self) -> None:
         """Add a point to the history."""
-        pools = [pool.driver.snapshot() for pool in self._pools.pools]
+        pools = [pool.snapshot() for pool in self._pools.pools]
         self.history.add(pools, self._metrics.series, at=self._wall_clock())
 
     def state(self) -> bytes:
@@ -45,6 +45,6 @@ class StatusSampler:
                 "at": self._wall_clock(),
                 "version": self._version,
                 "series": self.history.names,
-                "pools": [pool.driver.snapshot() for pool in self._pools.pools],
+                "pools": [pool.snapshot() for pool in self._pools.pools],
             }
         )

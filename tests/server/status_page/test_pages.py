@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from gateway.scheduling.model import ServiceName
+from gateway.scheduling.model import BackendId, ServiceName
 from gateway.server.status_page.assets import load_assets
 from gateway.server.status_page.build import LivePage
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway
@@ -84,6 +84,16 @@ async def test_the_state_names_pools_servers_and_services() -> None:
         assert (state["at"], state["version"]) == (NOON, "1.2.3")
         assert state["pools"][0]["backends"][0]["backend_id"] == "s0"
         assert state["pools"][0]["services"][0]["service"] == "default"
+
+
+async def test_the_state_has_servers_that_have_never_answered() -> None:
+    async with gateway(serving(ANSWER)) as rig, page_of(rig) as (_, client):
+        rig.backends.add(BackendId("away"), rig.clients[BackendId("s0")])
+        (pool,) = (await told(client, "/live/state"))["pools"]
+        assert [(each["backend_id"], each["usable"]) for each in pool["backends"]] == [
+            ("s0", True),
+            ("away", False),
+        ]
 
 
 async def test_requests_are_told_newest_first_and_as_many_as_are_asked_for() -> None:
