@@ -11,7 +11,7 @@ from gateway.scheduling.latency_predictor import LatencyPredictor
 from gateway.scheduling.model import is_critical
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.prediction import Prediction
-from gateway.scheduling.server_outlook import pace_s
+from gateway.scheduling.server_outlook import keeps_pace, pace_s
 from gateway.scheduling.tracked_request import TrackedRequest
 
 _REPORT_HOLDS_S = 1.0
@@ -125,7 +125,7 @@ class Capacity:
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
-            paced = not busy or prediction.tpot_s <= margin * strictest_s
+            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, strictest_s)
             if (
                 (paced and prediction.ttft_s <= budget_s)
                 or not (bound or busy)

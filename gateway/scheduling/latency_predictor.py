@@ -65,6 +65,7 @@ class LatencyPredictor:
             overhead_s,
             stretch,
             most_interference_s,
+            _,
             ttft_median,
             ttft_p90,
             ttft_steepness,

@@ -12,6 +12,7 @@ class Outlook(NamedTuple):
         room: prefill tokens that fit into a step, >= 1.
         per_sequence_s, per_context_token_s, per_prefill_token_s, overhead_s: coefficients.
         stretch: by how much prefills lengthen the steps, at most by `most_interference_s` each.
+        recent_share: of the last second, what the prefills sent there in it take.
         ttft_median, ttft_p90, tpot_median, tpot_p90: factors on raw forecasts.
         ttft_steepness, tpot_steepness: of the distributions around them; see miss_risk.py.
         trust: how far decisions should go by these forecasts, 0 to 1.
@@ -26,6 +27,7 @@ class Outlook(NamedTuple):
     overhead_s: float
     stretch: float
     most_interference_s: float
+    recent_share: float
     ttft_median: float
     ttft_p90: float
     ttft_steepness: float
@@ -60,6 +62,7 @@ NO_OUTLOOK = Outlook(
     overhead_s=0.0,
     stretch=1.0,
     most_interference_s=0.0,
+    recent_share=0.0,
     ttft_median=1.0,
     ttft_p90=1.0,
     ttft_steepness=1.0,

@@ -17,6 +17,7 @@ from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import kv_shortage
 from gateway.scheduling.model import RequestPhase, is_critical
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
+from gateway.scheduling.server_outlook import keeps_pace
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import Turns, is_kept
 
@@ -170,7 +171,8 @@ class Preemption:
         prediction = self._predictor.predict(backend, head, now=now)
         margin = capacity.margin_of(head)
         tpot_s = float("inf") if head.tpot_bound_s is None else head.tpot_bound_s
-        if prediction.tpot_s > margin * min(tpot_s, backend.strictest_tpot_s):
+        strictest_s = min(tpot_s, backend.strictest_tpot_s)
+        if not keeps_pace(backend, prediction, margin * strictest_s, strictest_s):
             return None
         waited_s = 0.0 if head.service.objective is None else now - head.arrived_at
         late_s = prediction.ttft_s - margin * (head.ttft_bound_s - waited_s)

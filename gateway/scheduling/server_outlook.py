@@ -2,10 +2,14 @@
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.outlook import NO_GLANCE, NO_OUTLOOK, Glance, Outlook
+from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
 
 _MOST_INTERFERENCE = 0.8
 """Share of the engine's time that prefills are believed to take at most."""
+_MOST_OF_ITS_OWN = 0.25
+"""Of a second. A longer prefill holds up those that run with it wherever it goes; if all of it
+counted, it had to wait for a server to run empty."""
 _OUTLOOK_KEPT_S = 0.5
 """The rate of prefills is forgotten over seconds, also while nothing happens on a server."""
 
@@ -31,6 +35,7 @@ def look(backend: BackendState, timing: ServerTiming, *, now: float) -> None:
             prefill.overhead_s,
             1.0 / (1.0 - share),
             per_token_s * room,
+            per_token_s * timing.recent_prefill_rate(now),
             ttft.median_factor,
             ttft.p90_factor,
             ttft.steepness,
@@ -60,6 +65,31 @@ def glance_of(backend: BackendState) -> Glance:
         1.0 / stretch,
         per_token_s,
     )
+
+
+def keeps_pace(
+    backend: BackendState, prediction: Prediction, allowed_s: float, bound_s: float
+) -> bool:
+    """Whether a busy server keeps the TPOT bound with the request: on average, and at the moment.
+
+    `allowed_s` is what the forecast of a whole answer may be.
+    """
+    return (
+        prediction.tpot_s <= allowed_s
+        and _pace_of_the_moment_s(backend.outlook, prediction) <= bound_s
+    )
+
+
+def _pace_of_the_moment_s(outlook: Outlook, prediction: Prediction) -> float:
+    """TPOT while the prefills of about a second are done, those of the request with them.
+
+    A short answer has no more time than that: prefills that come together slow it by more than the
+    mean of ten seconds tells.
+    """
+    own_s = prediction.own_prefill_s
+    share = outlook.recent_share + (own_s if own_s < _MOST_OF_ITS_OWN else _MOST_OF_ITS_OWN)  # noqa: FURB136 - hot
+    share = share if share < _MOST_INTERFERENCE else _MOST_INTERFERENCE  # noqa: FURB136 - hot
+    return (outlook.base_s + prediction.own_step_s) * outlook.tpot_median / (1.0 - share)
 
 
 def pace_s(backend: BackendState) -> float:

@@ -10,6 +10,7 @@ from gateway.scheduling.speed_change import SpeedChange
 from gateway.scheduling.step_time import DecodeFit, PrefillFit
 
 _PREFILL_RATE_MEMORY_S = 10.0
+_RECENT_S = 1.0
 _LOAD_MEMORY = 0.1
 _KNOWN_SAMPLES = 20
 """Samples after which it is known what a server can never do."""
@@ -52,6 +53,7 @@ class ServerTiming:
     __slots__ = (
         "_prefill_rate",
         "_prefill_rate_at",
+        "_recent_prefill_rate",
         "_speed",
         "adapter_load_s",
         "blend",
@@ -83,6 +85,7 @@ class ServerTiming:
         self.taken_reported = 0
         self._speed = SpeedChange()
         self._prefill_rate = 0.0
+        self._recent_prefill_rate = 0.0
         self._prefill_rate_at = 0.0
 
     @property
@@ -107,11 +110,16 @@ class ServerTiming:
     def count_prefill(self, tokens: int, *, now: float) -> None:
         """A request with this many tokens to prefill was dispatched."""
         self._prefill_rate = self.prefill_rate(now) + tokens / _PREFILL_RATE_MEMORY_S
+        self._recent_prefill_rate = self.recent_prefill_rate(now) + tokens / _RECENT_S
         self._prefill_rate_at = now
 
     def prefill_rate(self, now: float) -> float:
         """Prefill tokens per second, forgotten over about 10 s."""
         return self._prefill_rate * exp((self._prefill_rate_at - now) / _PREFILL_RATE_MEMORY_S)
+
+    def recent_prefill_rate(self, now: float) -> float:
+        """Prefill tokens per second, forgotten over about 1 s: a short answer lives no longer."""
+        return self._recent_prefill_rate * exp((self._prefill_rate_at - now) / _RECENT_S)
 
     def learn_adapter_load(self, extra_s: float) -> None:
         """A first token that waited for an adapter came this much later than without."""

@@ -311,13 +311,15 @@ def _assert_counts_match(backend: BackendState) -> None:
 
 
 def _assert_outlook_is_fresh(scheduler: Scheduler, backend: BackendState, *, now: float) -> None:
-    """What is believed to hold still holds, but for the rate of prefills, which is forgotten."""
+    """What is believed to hold still holds, but for the rates of prefills, which are forgotten."""
     if now >= backend.fresh_until:
         return
     believed = backend.outlook
     with _without_trace(scheduler, backend):
         scheduler._flights._predictor._look(backend, now)
-        anew = backend.outlook._replace(stretch=believed.stretch)
+        anew = backend.outlook._replace(
+            stretch=believed.stretch, recent_share=believed.recent_share
+        )
     assert anew == believed, f"{backend} has changed"
 
 

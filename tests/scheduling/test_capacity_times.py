@@ -122,6 +122,34 @@ def test_an_idle_server_is_not_closed_by_a_pace_that_it_can_never_have(pool: Poo
     assert not pool.opened(bound_by(tpot_s=0.005), pool.busy("b"))
 
 
+def test_prefills_that_come_together_close_a_server_for_a_moment(pool: Pool) -> None:
+    """On average of ten seconds there is room for them; a short answer has one."""
+    bound_s, prior = 3.0 * just_kept_s(0.88), StepTimePrior()
+    backend = pool.busy()
+    small = bound_by(tpot_s=bound_s)
+    assert pool.opened(small, backend)
+    pool.predictor.dispatched(
+        backend, make_tracked("burst", prompt_tokens=int(0.75 / prior.per_prefill_token_s)), now=0.0
+    )
+    assert pool.predictor.predict(backend, small, now=0.0).tpot_s < 0.88 * bound_s
+    assert not pool.opened(small, backend)
+    assert pool.opened(small, backend, now=1.0)
+
+
+def test_a_longer_prompt_needs_a_calmer_moment(pool: Pool) -> None:
+    bound_s, backend = 1.05 * just_kept_s(0.88), pool.busy()
+    long = bound_by(tpot_s=bound_s, prompt_tokens=5_000)
+    assert pool.predictor.predict(backend, long, now=0.0).tpot_s < 0.88 * bound_s
+    assert not pool.opened(long, backend)
+    assert pool.opened(bound_by(tpot_s=bound_s), backend)
+
+
+def test_however_long_a_prompt_no_server_need_run_empty_for_it(pool: Pool) -> None:
+    """A prefill of two seconds is weighed like one of a quarter of a second."""
+    huge = bound_by(ttft_s=100.0, tpot_s=2.0 * just_kept_s(0.88), prompt_tokens=50_000)
+    assert pool.opened(huge, pool.busy())
+
+
 # -- the first token --------------------------------------------------------------------------
 
 
