@@ -128,6 +128,12 @@ def test_a_chunk_brings_the_first_token_nearer() -> None:
     assert forecast(server, now=0.2).ttft_s < before.ttft_s
 
 
+def test_a_prefill_that_takes_longer_than_forecast_is_about_to_end() -> None:
+    server = Server(prefilling=1)
+    assert forecast(server, now=0.0).stepping_s > 0.0
+    assert forecast(server, now=5.0).stepping_s <= 0.0
+
+
 # -- learning ---------------------------------------------------------------------------------
 
 

@@ -281,3 +281,13 @@ def test_a_report_that_repeats_or_takes_back_progress_changes_no_count() -> None
         (server,) = checked.scheduler.snapshot(now=checked.now).backends
         context.append(server.context_tokens)
     assert context == [100, 100, 100]
+
+
+def test_one_report_brings_the_progress_of_several_streams_of_a_service() -> None:
+    checked = scheduler_of("a", slots=2)
+    for name in ("r1", "r2"):
+        checked.arrive(make_request(name, prompt_tokens=70))
+    progress = ((RequestId("r1"), 10), (RequestId("r2"), 20))
+    checked.feed(ev.ResponseProgressed(BackendId("a"), progress, checked.now))
+    (server,) = checked.scheduler.snapshot(now=checked.now).backends
+    assert server.context_tokens == 70 + 10 + 70 + 20

@@ -13,10 +13,12 @@ from gateway.scheduling.model import (
     CRITICAL,
     NON_CRITICAL,
     BackendId,
+    BackendLoad,
     LatencyObjective,
     RequestId,
     TokenUsage,
 )
+from gateway.scheduling.policy import FairnessDimension
 from tests.builders import make_policy, make_request, make_service
 from tests.scheduling.checked_scheduler import CheckedScheduler
 from tests.scheduling.scheduler_scenes import dispatched, refused, scheduler_of
@@ -126,6 +128,32 @@ def test_misses_that_could_not_be_avoided_are_reported_and_burn_nothing() -> Non
     (hurried,) = [found for found in services if found.service == "hurried"]
     assert (hurried.ended, hurried.missed, hurried.attainment) == (1, 1, 0.0)
     assert hurried.burn == pytest.approx(1.0)
+
+
+# -- heads that fit nowhere -------------------------------------------------------------------
+
+
+def test_what_one_head_is_kept_for_is_not_for_the_next_although_it_would_fit() -> None:
+    """A prompt too large to wait for does not keep the server; one that needs a calm pace does."""
+    patient = LatencyObjective(ttft_s=100.0)
+    calm = LatencyObjective(ttft_s=100.0, tpot_s=0.0125)
+    policy = make_policy(
+        make_service("large", priority=CRITICAL, objective=patient),
+        make_service("calm", priority=CRITICAL, objective=calm),
+        make_service("small", priority=CRITICAL, objective=patient),
+        fairness=FairnessDimension.FCFS,
+    )
+    checked = CheckedScheduler(policy)
+    checked.join("a")
+    checked.report("a", BackendLoad(kv_blocks=115, block_tokens=16))
+    checked.arrive(make_request("running", service="small", prompt_tokens=1_000))
+    checked.first_token("running")
+    assert checked.arrive(make_request("l", service="large", prompt_tokens=900)) == []
+    assert checked.arrive(make_request("c", service="calm", prompt_tokens=10)) == []
+    assert dispatched(checked.arrive(make_request("s1", service="small", prompt_tokens=10)))
+    assert checked.arrive(make_request("s2", service="small", prompt_tokens=10)) == []
+    assert checked.finish("s1") == []
+    assert dispatched(checked.finish("running"))[0] == ("l", "a")
 
 
 # -- slots ------------------------------------------------------------------------------------
