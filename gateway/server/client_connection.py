@@ -1,8 +1,8 @@
 """One client's connection: an asyncio.Protocol on httptools, its requests answered in turn.
 
 A request is handed to its handler, in a task of its own, as soon as its head is whole; the response
-is written straight to the transport (`ClientChannel`). What comes behind a request waits: reading
-stops, at the latest one read later, until the request is answered.
+is written straight to the transport (`ClientChannel`). What comes behind a request waits until that
+is answered; a little of it is read ahead, because only who reads learns that the client has left.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 _LINGER_S = 2.0
 """For an answer to reach a client that is still sending: closing at once would reset the
 connection, and the answer could be lost. What it sends is thrown away."""
+_MAX_AHEAD_BYTES = 65_536
+"""Of requests that wait behind another one; one read more may come."""
 _CUT_ANSWERS = MappingProxyType(
     {
         CutReason.HEADER_TOO_SLOW: protocol_answer(ProtocolError.HEADER_TOO_SLOW),
@@ -42,6 +44,7 @@ class ClientConnection(asyncio.Protocol):
     """Parses requests, has them answered one after the other, and passes flow control on."""
 
     __slots__ = (
+        "_ahead_bytes",
         "_connections",
         "_deaf",
         "_drained",
@@ -77,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._deaf = False
         self._paused = False
+        self._ahead_bytes = 0
         self._head_bytes = 0
         self._head_tail = b""
 
@@ -137,7 +141,8 @@ class ClientConnection(asyncio.Protocol):
         self._waiting.clear()
         self._connections.closed(self)
         if self.task is not None:
-            self.task.cancel()
+            # Not before it has begun, or nobody would hear of the request.
+            asyncio.get_running_loop().call_soon(self.task.cancel)
 
     def data_received(self, data: bytes) -> None:
         """Parse one read."""
@@ -162,6 +167,8 @@ class ClientConnection(asyncio.Protocol):
             self._head_bytes = 0
             self._head_tail = b""
             self._connections.asked(self)
+        if self._waiting or self._parser.in_head:
+            self._ahead_bytes += len(data)
         self._mind_reading()
 
     def pause_writing(self) -> None:
@@ -232,6 +239,7 @@ class ClientConnection(asyncio.Protocol):
         elif self._fault is not None:
             self._tell(self._fault)
         else:
+            self._ahead_bytes = 0
             self._mind_reading()
             if self._parser.in_head:
                 self._connections.head_begun(self)
@@ -266,12 +274,10 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _mind_reading(self) -> None:
-        """Stop reading where something waits for the request that is being handled."""
+        """Stop reading where enough waits for the request that is being handled."""
         incoming = self._parser.incoming
-        enough = self.task is not None and (
-            self._parser.in_head
-            or bool(self._waiting)
-            or (incoming is not None and incoming.body.is_full)
+        enough = self._ahead_bytes > _MAX_AHEAD_BYTES or (
+            incoming is not None and incoming.body.is_full
         )
         if enough is not self._paused and self.transport is not None and not self._deaf:
             self._paused = enough

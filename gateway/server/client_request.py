@@ -39,7 +39,7 @@ class ClientSide(Protocol):
 class RequestBody:
     """The bytes of one body, in the order in which they came; one reader at most."""
 
-    __slots__ = ("_broken", "_connection", "_pieces", "_size", "_waiter", "complete")
+    __slots__ = ("_broken", "_connection", "_pieces", "_size", "_waiter", "complete", "received")
 
     def __init__(self, connection: ClientSide) -> None:
         self._connection = connection
@@ -49,6 +49,8 @@ class RequestBody:
         self._broken = False
         self.complete = False
         """Whether all of it has come."""
+        self.received = 0
+        """Bytes that have come, taken or not."""
 
     @property
     def is_full(self) -> bool:
@@ -59,6 +61,7 @@ class RequestBody:
         """Take the next bytes."""
         self._pieces.append(data)
         self._size += len(data)
+        self.received += len(data)
         self._wake()
 
     def end(self) -> None:

@@ -14,6 +14,9 @@ from gateway.wire.error_response import (
 from gateway.wire.openai_request import BadRequest
 from gateway.wire.request_framing import BodyFraming, body_framing
 
+_MAX_FRAMING_BYTES = 65_536
+"""Of chunk extensions and trailers, without a byte of the body between them."""
+
 
 class MalformedRequest(Exception):  # noqa: N818 (it is what the client sent)
     """Nothing that follows can be read.
@@ -41,6 +44,7 @@ class RequestParser:
         "_begun",
         "_connection",
         "_fault",
+        "_framing_bytes",
         "_headers",
         "_hidden_body",
         "_http",
@@ -64,6 +68,7 @@ class RequestParser:
         self._fault: MalformedRequest | None = None
         self._hidden_body = BodyFraming()
         self._resumes_body = False
+        self._framing_bytes = 0
         self.in_head = False
         self.incoming: ClientRequest | None = None
 
@@ -73,14 +78,26 @@ class RequestParser:
         Raises:
             MalformedRequest: they are no request, or could be read as more than one.
         """
-        http = self._http
-        assert http is not None
-        try:
-            http.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._refuse_upgrade(http, data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            raise self._fault or _malformed(BadRequest(f"Malformed request: {error}.")) from error
+        incoming = self.incoming
+        received = 0 if incoming is None else incoming.body.received
+        rest = memoryview(data)
+        while rest:
+            assert self._http is not None
+            try:
+                self._http.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._refuse_upgrade()
+                rest = rest[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                raise self._fault or _malformed(f"Malformed request: {error}.") from error
+            else:
+                break
+        if incoming is None or incoming.body.received > received:
+            self._framing_bytes = 0
+        elif self.incoming is incoming:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > _MAX_FRAMING_BYTES:
+                raise _malformed("There is more about the body's chunks than in them.")
 
     def close(self) -> None:
         """Forget everything; a body that is not complete is broken off."""
@@ -93,18 +110,16 @@ class RequestParser:
         if incoming is not None:
             incoming.body.break_off()
 
-    def _refuse_upgrade(self, http: httptools.HttpRequestParser, rest: bytes) -> None:
+    def _refuse_upgrade(self) -> None:
         """Go on in HTTP/1.1: an upgrade is an offer, which nobody must take (RFC 9110, 7.8).
 
-        The parser sees no body in such a request; so it is given the framing once more.
+        The parser sees no body in such a request; so another one, in its place, is told of it.
         """
-        if http.get_method() == b"CONNECT":
-            raise _malformed(BadRequest("CONNECT is not for this server.", status=405))
         body, self._hidden_body = self._hidden_body, BodyFraming()
         if body.follows:
             self._resumes_body = True
-            http.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body.header)
-        self.feed(rest)
+            self._http = httptools.HttpRequestParser(self)
+            self._http.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % body.header)
 
     # Callbacks of httptools; an exception in one ends the parsing.
 
@@ -120,7 +135,7 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note one header; trailers, which come after the head, are dropped."""
         if self.in_head:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Make the request."""
@@ -131,7 +146,7 @@ class RequestParser:
         try:
             request = self.incoming = self._request()
         except BadRequest as fault:
-            self._fault = _malformed(fault)
+            self._fault = MalformedRequest(bad_request_answer(fault))
             raise
         self._begun(request)
 
@@ -156,9 +171,11 @@ class RequestParser:
                 protocol_answer(ProtocolError.HEADER_TOO_LARGE), too_large=True
             )
             raise self._fault
-        version = http.get_http_version()
+        method, version = http.get_method().decode(), http.get_http_version()
         if version not in ("1.1", "1.0"):
             raise BadRequest("HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
+        if method == "CONNECT":
+            raise BadRequest("CONNECT is for proxies of another kind.", status=405)
         if not target.startswith(b"/"):
             _check_target(target)
         framing = body_framing(headers)
@@ -166,7 +183,7 @@ class RequestParser:
             self._hidden_body = framing
         request = ClientRequest(
             self._connection,
-            http.get_method().decode(),
+            method,
             target.decode("latin-1"),
             headers,
             http_11=version == "1.1",
@@ -185,5 +202,5 @@ def _check_target(target: bytes) -> None:
             raise BadRequest("The target of the request is not a valid URL.") from None
 
 
-def _malformed(fault: BadRequest) -> MalformedRequest:
-    return MalformedRequest(bad_request_answer(fault))
+def _malformed(message: str) -> MalformedRequest:
+    return MalformedRequest(bad_request_answer(BadRequest(message)))

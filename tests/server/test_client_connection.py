@@ -8,8 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.server import client_connection
 from gateway.server.app import Listener, ListenOptions
-from gateway.server.client_request import ClientRequest, RequestHandler
+from gateway.server.client_connection import ClientConnection
+from gateway.server.client_connections import ClientConnections
+from gateway.server.client_request import BodyBroken, ClientRequest, RequestHandler
+from gateway.server.options import ConnectionLimits
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import eventually, until_still
 
@@ -222,4 +226,133 @@ async def test_a_connection_without_a_request_is_closed_after_the_idle_bound() -
         raise AssertionError
 
     async with serving(handler, idle_s=0.01) as port, RawClient(port) as client:
+        assert await client.at_end()
+
+
+async def test_a_client_that_leaves_is_noticed_although_it_has_asked_for_more() -> None:
+    seen: list[str] = []
+
+    async def handler(request: ClientRequest) -> bool:
+        seen.append(request.path)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        return True
+
+    async with serving(handler) as port:
+        async with RawClient(port) as client:
+            client.get("/one")
+            client.get("/two")
+            client.send(b"GET /thr")
+            await eventually(lambda: seen)
+        await eventually(lambda: seen == ["/one", "cancelled"])
+
+
+async def test_a_client_that_leaves_at_once_has_its_request_heard_of() -> None:
+    seen: list[str] = []
+
+    async def handler(request: ClientRequest) -> bool:
+        seen.append(request.path)
+        await asyncio.Event().wait()
+        return True
+
+    connections = ClientConnections(ConnectionLimits())
+    connection = ClientConnection(handler, connections)
+    connection.connection_made(asyncio.Transport())
+    connection.data_received(b"GET /gone HTTP/1.1\r\n\r\n")
+    connection.connection_lost(None)
+    await eventually(lambda: seen == ["/gone"] and connection.task is None)
+    connections.close()
+
+
+async def test_of_requests_behind_one_that_is_being_answered_only_a_few_are_read() -> None:
+    go = asyncio.Event()
+    handled = 0
+
+    async def handler(request: ClientRequest) -> bool:
+        nonlocal handled
+        handled += 1
+        await go.wait()
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    requests = 10_000
+    async with serving(handler) as port, RawClient(port) as client:
+        client.send(b"GET /%b HTTP/1.1\r\nHost: g\r\n\r\n" % (b"a" * 1_000) * requests)
+        unsent = client.writer.transport.get_write_buffer_size
+        await until_still(unsent, for_s=0.05)
+        assert handled == 1
+        assert unsent() > 0
+        go.set()
+        await client.reader.readexactly(38 * requests)
+        assert handled == requests
+
+
+async def test_what_is_no_request_is_answered_after_the_requests_before_it() -> None:
+    async def handler(request: ClientRequest) -> bool:
+        await asyncio.sleep(0)
+        write(request, b"HTTP/1.1 204 No Content\r\n\r\n")
+        return True
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.get("/")
+        client.get("/")
+        client.send(b"nonsense\r\n\r\n")
+        assert [(await client.response()).status for _ in range(3)] == [204, 204, 400]
+        assert await client.at_end()
+
+
+async def test_a_client_that_is_still_sending_gets_its_answer_before_the_end() -> None:
+    async def handler(request: ClientRequest) -> bool:
+        write(request, b"HTTP/1.1 413 Too Large\r\ncontent-length: 1\r\n\r\nx")
+        return False
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 9000000\r\n\r\n")
+        client.send(b"x" * 1_000_000)
+        assert (await client.response()).status == 413
+        assert await client.at_end()
+        client.send(b"x" * 1_000_000)
+        await client.writer.drain()  # nothing of it is kept, and nobody is cut off in the middle
+
+
+async def send_for_ever(client: RawClient) -> None:
+    while True:
+        client.send(b"x")
+        await client.writer.drain()
+        await asyncio.sleep(0.002)
+
+
+async def test_who_goes_on_sending_after_the_answer_is_cut_off_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_connection, "_LINGER_S", 0.01)
+
+    async def handler(request: ClientRequest) -> bool:
+        write(request, b"HTTP/1.1 408 Too Slow\r\ncontent-length: 0\r\n\r\n")
+        return False
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 9000000\r\n\r\n")
+        assert (await client.response()).status == 408
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionError):
+                await send_for_ever(client)
+
+
+async def test_a_body_that_breaks_its_framing_breaks_off_for_its_reader() -> None:
+    async def handler(request: ClientRequest) -> bool:
+        try:
+            while not request.body.complete:
+                await request.body.more()
+        except BodyBroken:
+            write(request, b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+        client.send(b"nonsense\r\n")
+        assert (await client.response()).status == 400
         assert await client.at_end()
