@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import RequestTracing
 
 _LOG = logging.getLogger("gateway")
-_LOG_FLUSH_S = 1.0
+_LOG_FLUSH_S = 0.1
+"""Writing holds up the loop while a pipe is read empty, so little at a time; and it is what is lost
+of the log when the process is killed outright."""
 
 
 class Telemetry(NamedTuple):
