@@ -80,8 +80,8 @@ ADAPTER_SLOTS = gauge(
 
 BACKEND_TTFT_ERROR = gauge(
     "llm_gateway_backend_ttft_forecast_error_ratio",
-    "Running mean of |forecast - actual| / actual of TTFT, each at most 3, from dispatch, over about"
-    " 50 requests.",
+    "Running mean of |forecast - actual| / actual of TTFT, each at most 3, from dispatch, over"
+    " about 50 requests.",
     *_BACKEND,
 )
 BACKEND_TTFT_COVERAGE = gauge(
