@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import orjson
-from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.control.admin_views import server_view, service_views
@@ -25,6 +24,7 @@ from gateway.control.configuration import ConfigurationInForce
 from gateway.control.operator_changes import OperatorChanges, ServerAction
 from gateway.control.served_pools import ServedPool
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.options import FrontEndOptions
 from gateway.server.pool_servers import PoolServers
 from gateway.server.request_body import Refused, read_body
@@ -56,7 +56,7 @@ class _ServerPatch(_Body):
 class _Call(NamedTuple):
     """One request, taken apart: `rest` is what follows the collection in the path, if anything."""
 
-    request: web.BaseRequest
+    request: ClientRequest
     channel: ClientChannel
     method: str
     rest: str
@@ -90,9 +90,9 @@ class AdminApi:
             ("reload", "POST", False): self._reload,
         }
 
-    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+    async def answer(self, request: ClientRequest, channel: ClientChannel) -> bool:
         """Answer one request; False if it is not about this section."""
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = request.target.partition("?")
         if not path.startswith(_PREFIX):
             return False
         collection, _, rest = path.removeprefix(_PREFIX).partition("/")
@@ -243,9 +243,13 @@ def _persists(query: str) -> bool:
     return given == ["true"]
 
 
+def _media_type(request: ClientRequest) -> str:
+    return (request.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+
 async def _read_object(call: _Call) -> dict[str, object]:
     """The body's object; a page of another origin cannot send this type without being asked."""
-    if call.request.content_type != "application/json":
+    if _media_type(call.request) != "application/json":
         raise Refused(protocol_answer(ProtocolError.UNSUPPORTED_MEDIA_TYPE))
     body = await read_body(call.request, call.channel, _LIMITS)
     try:

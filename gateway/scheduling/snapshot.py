@@ -15,7 +15,8 @@ class ForecastQuality:
 
     Attributes:
         samples: outcomes learned from.
-        relative_error: running mean of |forecast - actual| / actual; None without samples.
+        relative_error: running mean of |forecast - actual| / actual, each at most 3; None without
+            samples.
         p90_coverage: running share of outcomes within their p90 forecast, .9 if it is right; None
             without samples.
     """
