@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from datetime import datetime
+from math import log
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -34,7 +35,8 @@ _QUIET = 0.25
 _WORSE = 1.5
 """Times the error of the plain estimate that the forecasts' error may be."""
 _TILTED = 1.6
-"""Times lower or higher than the plain estimate that forecasts may lie, in the middle."""
+"""Times too low or too high that forecasts may be in the middle, and more only as far as the plain
+estimate is: the machine has then become slower or faster all the while."""
 
 
 class _Kind(NamedTuple):
@@ -111,7 +113,8 @@ class _Judged(NamedTuple):
     @property
     def sane(self) -> bool:
         near = self.error < _WORSE * max(_QUIET, self.plain_error)
-        return near and 1.0 / _TILTED < self.times / self.plain_times < _TILTED
+        tilt = min(abs(log(self.times)), abs(log(self.times / self.plain_times)))
+        return near and tilt < log(_TILTED)
 
 
 def _judged(lines: list[dict[str, Any]], forecast: str, outcome: str) -> _Judged:
