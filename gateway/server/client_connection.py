@@ -7,7 +7,6 @@ is answered; a little of it is read ahead, because only who reads learns that th
 
 import asyncio
 import logging
-from collections import deque
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import cast
@@ -74,7 +73,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether a request has come on this connection."""
         self.task: asyncio.Task[None] | None = None
         """In which a request is being handled."""
-        self._waiting: deque[ClientRequest] = deque()
+        self._waiting: list[ClientRequest] = []
         self._fault: ErrorAnswer | None = None
         self._flow: ReadFlow | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -234,7 +233,7 @@ class ClientConnection(asyncio.Protocol):
         elif not stays:
             self.close()
         elif self._waiting:
-            self._start(self._waiting.popleft())
+            self._start(self._waiting.pop(0))
             self._mind_reading()
         elif self._fault is not None:
             self._tell(self._fault)

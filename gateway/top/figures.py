@@ -66,7 +66,8 @@ def silence(server: dict[str, Any]) -> str:
     known = server["silence"]
     if known is None:
         return ""
-    since = f"out for {max(1, round(known['for_s']))} s"
+    whole = max(1, round(known["for_s"]))
+    since = f"out for {whole} s" if whole < 100 else f"out for {whole // 60} min"
     return since if known["trouble"] is None else f"{since}: {plain(known['trouble'])}"
 
 

@@ -38,7 +38,8 @@ export function clockTime(unixSeconds) {
 /** Since when a server is out, and why; nothing about one that is not. */
 export function silenceWords(silence) {
   if (!silence) return "";
-  const since = `for ${seconds(Math.max(1, Math.round(silence.for_s)))}`;
+  const whole = Math.max(1, Math.round(silence.for_s));
+  const since = `for ${whole < 100 ? `${whole} s` : seconds(whole)}`;
   return silence.trouble === null ? since : `${since}: ${silence.trouble}`;
 }
 
