@@ -197,6 +197,7 @@ class BackendLedger:
         backend.changes.append((now, tracked.request.choices))
         backend.pending_prefill_tokens += tracked.uncached_tokens
         backend.kv_reserved_tokens += tracked.prompt_tokens + tracked.expected_output_tokens
+        backend.expected_output_tokens += tracked.expected_output_tokens
         if tracked.adapter is not None:
             backend.adapters.acquire(tracked.adapter, now=now)
             self._holders.note(tracked.adapter, backend.id, backend.adapters)
@@ -253,6 +254,7 @@ class BackendLedger:
         backend.sequences -= tracked.request.choices
         backend.changes.append((now, -tracked.request.choices))
         backend.kv_reserved_tokens -= tracked.prompt_tokens + tracked.expected_output_tokens
+        backend.expected_output_tokens -= tracked.expected_output_tokens
         if tracked.request.prefix_blocks:
             backend.shared.give_back(tracked.adapter, tracked.request.prefix_blocks)
         bound_s = tracked.tpot_bound_s

@@ -40,6 +40,7 @@ class BackendState:
         in_flight: requests dispatched there whose upstream is not known to be closed.
         decoding: our sequences past their first token; `context_tokens` is what they attend to.
         pending_prefill_tokens: uncached prompt tokens of requests without a first token.
+        expected_output_tokens: expected answers of all in flight.
         kv_reserved_tokens: prompt plus expected answer of all in flight; less what their prompts
             share (`shared`), that is the KV peak.
         longest_prefill_tokens: most prompt tokens that one request had prefilled here.
@@ -65,6 +66,7 @@ class BackendState:
         "dispatches",
         "draining",
         "ejected",
+        "expected_output_tokens",
         "external_context_tokens",
         "external_running",
         "failure_rate",
@@ -115,6 +117,7 @@ class BackendState:
         self.context_tokens = 0
         self.pending_prefill_tokens = 0
         self.kv_reserved_tokens = 0
+        self.expected_output_tokens = 0
         self.shared = SharedBlocks()
         self.longest_prefill_tokens = 0
         self.dispatches = 0

@@ -10,6 +10,9 @@ _MOST_INTERFERENCE = 0.8
 _MOST_OF_ITS_OWN = 0.25
 """Of a second. A longer prefill holds up those that run with it wherever it goes; if all of it
 counted, it had to wait for a server to run empty."""
+_A_SECOND_COUNTS = 300.0
+"""Mean tokens of the answers there, up to which a second's pace counts in full; where they are
+longer, it may be slower in proportion, since they have more time to make up for it."""
 _OUTLOOK_KEPT_S = 0.5
 """The rate of prefills is forgotten over seconds, also while nothing happens on a server."""
 
@@ -74,10 +77,13 @@ def keeps_pace(
 
     `allowed_s` is what the forecast of a whole answer may be.
     """
-    return (
-        prediction.tpot_s <= allowed_s
-        and _pace_of_the_moment_s(backend.outlook, prediction) <= bound_s
-    )
+    if prediction.tpot_s > allowed_s:
+        return False
+    pace_s = _pace_of_the_moment_s(backend.outlook, prediction)
+    if pace_s <= bound_s:
+        return True
+    mean_tokens = backend.expected_output_tokens / max(1, len(backend.in_flight))
+    return pace_s * _A_SECOND_COUNTS <= bound_s * mean_tokens
 
 
 def _pace_of_the_moment_s(outlook: Outlook, prediction: Prediction) -> float:

@@ -41,7 +41,7 @@ def assert_everything_is_released(scheduler: Scheduler) -> None:
     assert (scheduler._queue.requests, scheduler._queue.bytes) == (0, 0)
     assert scheduler.next_deadline() is None
     for backend in scheduler._ledger.backends:
-        assert _counts(backend) == (0, 0, 0, 0, 0), backend
+        assert _counts(backend) == (0, 0, 0, 0, 0, 0), backend
         assert not backend.in_flight
         assert not backend.unseen
         assert not backend.adapters.active
@@ -274,13 +274,14 @@ def _heads(scheduler: Scheduler) -> list[TrackedRequest]:
     return list(first.values())
 
 
-def _counts(backend: BackendState) -> tuple[int, int, int, int, int]:
+def _counts(backend: BackendState) -> tuple[int, int, int, int, int, int]:
     return (
         backend.sequences,
         backend.decoding,
         backend.context_tokens,
         backend.pending_prefill_tokens,
         backend.kv_reserved_tokens,
+        backend.expected_output_tokens,
     )
 
 
@@ -293,6 +294,7 @@ def _assert_counts_match(backend: BackendState) -> None:
         sum(t.prompt_tokens * t.request.choices + t.output_tokens for t in decoding),
         sum(t.uncached_tokens for t in requests if t.prefill_pending),
         sum(t.prompt_tokens + t.expected_output_tokens for t in requests),
+        sum(t.expected_output_tokens for t in requests),
     ), backend
     assert sum(backend.shared._users.values()) == sum(
         len(t.request.prefix_blocks) // 8 for t in requests

@@ -136,6 +136,15 @@ def test_prefills_that_come_together_close_a_server_for_a_moment(pool: Pool) -> 
     assert pool.opened(small, backend, now=1.0)
 
 
+def test_where_answers_are_long_a_second_counts_for_less(pool: Pool) -> None:
+    bound_s, backend = 1.05 * just_kept_s(0.88), pool.busy()
+    long = bound_by(tpot_s=bound_s, prompt_tokens=5_000)
+    backend.expected_output_tokens = 300
+    assert not pool.opened(long, backend)
+    backend.expected_output_tokens = 900
+    assert pool.opened(long, backend)
+
+
 def test_a_longer_prompt_needs_a_calmer_moment(pool: Pool) -> None:
     bound_s, backend = 1.05 * just_kept_s(0.88), pool.busy()
     long = bound_by(tpot_s=bound_s, prompt_tokens=5_000)
