@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import RequestTracing
 
 _LOG = logging.getLogger("gateway")
-_LOG_FLUSH_S = 1.0
+_LOG_FLUSH_S = 0.1
+"""Writing holds up the loop while a pipe is read empty, so little at a time; and it is what is lost
+of the log when the process is killed outright."""
 
 
 class Telemetry(NamedTuple):
@@ -60,6 +62,7 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
 
     Raises:
         OSError: the request log cannot be opened.
+        ConfigurationError: traces are asked for, but not where they are to go.
     """
     registry = CollectorRegistry()
     metrics = RequestMetrics(services=service_names(settings))
@@ -98,7 +101,7 @@ def service_names(settings: Settings) -> list[ServiceName]:
 
 def _tracing(files: ExitStack) -> "RequestTracing | None":
     """Traces, where a collector is named; what needs OpenTelemetry is imported only then."""
-    if not TracingSettings().wanted:
+    if not TracingSettings().wanted():
         return None
     try:
         from gateway.telemetry.trace_export import export_traces  # noqa: PLC0415 - an extra

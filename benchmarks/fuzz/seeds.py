@@ -47,6 +47,20 @@ SEEDS: MappingProxyType[str, tuple[bytes, ...]] = MappingProxyType(
             b"Transfer-Encoding\2chunked\1x-slo-ttft-ms\002500\1Authorization\2Bearer k",
             b"x-gateway-inference-fairness-id\2a\1Authorization\2Basic YTpi\1api-key\2k",
         ),
+        "connection": (
+            (
+                b"\3POST /v1/completions HTTP/1.1\r\nHost: g\r\nContent-Length: 4\r\n\r\nbody"
+                b"GET http://a:80/v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+            ),
+            (
+                b"\1POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+                b"2;e=1\r\nab\r\n0\r\nX-T: t\r\n\r\n"
+            ),
+            (
+                b"\5POST /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+                b"Content-Length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n"
+            ),
+        ),
         "config": (
             b"backends: [http://a:1]\nport: 80\nqueue_timeout: 5s\nmax_body_size: 1MiB\n",
             (

@@ -3,6 +3,7 @@
 Each takes one input; errors that callers expect are no findings.
 """
 
+import asyncio
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,9 @@ from types import MappingProxyType
 
 import msgspec
 
+from gateway.server.backend_connection import ReadFlow
+from gateway.server.client_request import ClientRequest
+from gateway.server.request_parser import MalformedRequest, RequestParser
 from gateway.settings.loading import load_file
 from gateway.settings.problems import ConfigurationError
 from gateway.wire.answer_scanner import JsonAnswerScanner
@@ -135,6 +139,43 @@ def headers(data: bytes) -> None:
         assert not any(byte in name + value for byte in _BREAKS)
 
 
+class _Side:
+    """A connection whose client reads everything."""
+
+    transport: asyncio.Transport | None = None
+    remote = "192.0.2.1"
+    writing_paused = False
+
+    def feed_from(self, flow: ReadFlow | None) -> None:
+        """Nobody feeds it."""
+
+    def body_taken(self) -> None:
+        """It was never stopped."""
+
+
+def connection(data: bytes) -> None:
+    """A client's bytes are the same requests however they are cut, up to the same fault."""
+    step, received = (data[0] % 17) + 1 if data else 1, data[1:]
+    assert _requests_in(received, len(received) or 1) == _requests_in(received, step)
+
+
+def _requests_in(data: bytes, step: int) -> tuple[list[tuple[object, ...]], bool]:
+    requests: list[ClientRequest] = []
+    parser = RequestParser(_Side(), requests.append, max_headers=128)
+    faulty = False
+    try:
+        for start in range(0, len(data), step):
+            parser.feed(data[start : start + step])
+    except MalformedRequest:
+        faulty = True
+    found: list[tuple[object, ...]] = [
+        (each.method, each.target, each.raw_headers, each.keep_alive, each.body.take())
+        for each in requests
+        if each.body.complete
+    ]
+    return found, faulty
+
+
 def config(data: bytes) -> None:
     """A file is valid, or the problem is told."""
     with tempfile.NamedTemporaryFile(dir=_folder(), suffix=".yaml") as file:
@@ -156,6 +197,7 @@ TARGETS: MappingProxyType[str, Callable[[bytes], None]] = MappingProxyType(
         "stream": stream,
         "metrics": metrics,
         "headers": headers,
+        "connection": connection,
         "config": config,
     }
 )

@@ -162,7 +162,7 @@ def _machine() -> dict[str, str]:
         "measured": time.strftime("%Y-%m-%d"),
         "on": f"{os.cpu_count()} cores of {model}",
         "Linux": platform.release(),
-        "Python": platform.python_version(),
+        "Python": " ".join(sys.version.split()),
     }
 
 

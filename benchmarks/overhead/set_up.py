@@ -39,11 +39,17 @@ def _say(name: str, trouble: str) -> int:
 
 
 def _environment(folder: Path, requirement: str) -> str:
-    """Make one environment; return what went wrong."""
-    if not (folder / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    """Make one environment, of this Python; return what went wrong."""
+    python = folder / "bin" / "python"
+    if not python.exists() or _version(python) != sys.version:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     return _ran([*pip, "install", "--quiet", requirement])
+
+
+def _version(python: Path) -> str:
+    query = "import sys; sys.stdout.write(sys.version)"
+    return subprocess.run([python, "-c", query], capture_output=True, text=True, check=True).stdout
 
 
 def _ours(folder: Path) -> str:
@@ -56,7 +62,8 @@ def _ours(folder: Path) -> str:
     project = Path(__file__).parents[2]
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
     lock = str(project / "requirements" / "runtime.lock")
-    trouble = _ran([str(project / "scripts" / "wheel"), "--compiled", str(folder / "wheel")])
+    build = [str(project / "scripts" / "wheel"), "--compiled", str(folder / "wheel")]
+    trouble = _ran(["env", f"PYTHON={sys.executable}", *build])
     trouble = trouble or _ran([*pip, "--quiet", "--require-hashes", "--no-deps", "-r", lock])
     wheels = map(str, (folder / "wheel").glob("*.whl"))
     trouble = trouble or _ran([*pip, "--quiet", "--no-deps", "--no-index", *wheels])

@@ -101,8 +101,9 @@ def make_system(name: str, site: Site, *, peers: Path, checkouts: dict[str, Path
 
 
 def source_state(project: Path = _PROJECT) -> str:
-    """A checksum of all that goes into the wheel."""
+    """A checksum of all that goes into the wheel, and of the Python that it is for."""
     digest = hashlib.sha256((project / "pyproject.toml").read_bytes())
+    digest.update(sys.version.encode())
     for source in sorted((project / "gateway").rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
@@ -111,7 +112,9 @@ def source_state(project: Path = _PROJECT) -> str:
 def _compiled(site: Site, peers: Path) -> System:
     state = peers / OURS / SOURCE_STATE
     if not state.exists() or state.read_text() != source_state():
-        raise NotThere("no wheel of these sources: python -m benchmarks.overhead set-up")
+        raise NotThere(
+            "no wheel of these sources for this Python: python -m benchmarks.overhead set-up"
+        )
     found = (peers / OURS).glob("lib/python3*/site-packages")
     system = _gateway(OURS, site, next(found), peers / OURS / "bin" / "python")
     return replace(system, version=f"{_commit(_PROJECT)}, compiled")

@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qs, unquote
 
 import orjson
-from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.control.admin_views import server_view, service_views
@@ -25,11 +24,12 @@ from gateway.control.configuration import ConfigurationInForce
 from gateway.control.operator_changes import OperatorChanges, ServerAction
 from gateway.control.served_pools import ServedPool
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.options import FrontEndOptions
 from gateway.server.pool_servers import PoolServers
 from gateway.server.request_body import Refused, read_body
 from gateway.settings.problems import ConfigurationError, problems_of
-from gateway.settings.quantities import ServerUrl
+from gateway.settings.quantities import ServerUrl, parse_server_url
 from gateway.wire.error_response import ProtocolError, bad_request_answer, protocol_answer
 from gateway.wire.openai_request import BadRequest
 
@@ -56,7 +56,7 @@ class _ServerPatch(_Body):
 class _Call(NamedTuple):
     """One request, taken apart: `rest` is what follows the collection in the path, if anything."""
 
-    request: web.BaseRequest
+    request: ClientRequest
     channel: ClientChannel
     method: str
     rest: str
@@ -90,9 +90,9 @@ class AdminApi:
             ("reload", "POST", False): self._reload,
         }
 
-    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+    async def answer(self, request: ClientRequest, channel: ClientChannel) -> bool:
         """Answer one request; False if it is not about this section."""
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = request.target.partition("?")
         if not path.startswith(_PREFIX):
             return False
         collection, _, rest = path.removeprefix(_PREFIX).partition("/")
@@ -142,16 +142,16 @@ class AdminApi:
         return self._server_view(body.url)
 
     async def _patch_server(self, call: _Call) -> object:
-        pool = self._pool_with(call.rest)
+        pool, url = self._pool_with(call.rest)
         body = await _read(call, _ServerPatch)
         action = ServerAction.DRAIN if body.draining else ServerAction.RESUME
-        self._changes.server(pool.name, call.rest, action, persist=body.persist or call.persist)
-        return self._server_view(call.rest)
+        self._changes.server(pool.name, url, action, persist=body.persist or call.persist)
+        return self._server_view(url)
 
     async def _remove_server(self, call: _Call) -> object:
-        pool = self._pool_with(call.rest)
-        self._changes.server(pool.name, call.rest, ServerAction.REMOVE, persist=call.persist)
-        return self._server_view(call.rest)
+        pool, url = self._pool_with(call.rest)
+        self._changes.server(pool.name, url, ServerAction.REMOVE, persist=call.persist)
+        return self._server_view(url)
 
     def _server_views(self) -> list[dict[str, object]]:
         return [
@@ -178,27 +178,37 @@ class AdminApi:
                 return pool.servers
         return None
 
-    def _pool_with(self, url: str) -> PoolServers:
+    def _pool_with(self, written: str) -> tuple[PoolServers, str]:
+        """The pool that has a server, and the URL under which it is known there."""
+        try:
+            url = parse_server_url(written)
+        except ValueError:
+            url = written
         found = self._pool_of(url)
         if found is None:
             detail = f"No pool has the server {url!r}; GET /admin/servers lists them."
             raise Refused(protocol_answer(ProtocolError.NOT_FOUND, detail=detail))
-        return found
+        return found, url
 
     # -- services ---------------------------------------------------------------------------
 
     async def _list_services(self, _: _Call) -> object:
-        return {"services": self._service_views()}
+        idle = self._changes.changed_services - self._service_names()
+        return {"services": self._service_views(), "idle_changes": sorted(idle)}
 
     async def _restore_service(self, call: _Call) -> object:
         if not call.rest.endswith(_CHANGES):
             raise Refused(protocol_answer(ProtocolError.METHOD_NOT_ALLOWED))
-        name = self._service(call.rest.removesuffix(_CHANGES))
+        name = call.rest.removesuffix(_CHANGES)
+        idle = name in self._changes.changed_services - self._service_names()
+        if not idle:
+            self._check_service(name)
         self._changes.service(name, None, persist=call.persist)
-        return self._service_view(name)
+        return {"name": name, "changed": []} if idle else self._service_view(name)
 
     async def _patch_service(self, call: _Call) -> object:
-        name = self._service(call.rest)
+        name = call.rest
+        self._check_service(name)
         values = await _read_object(call)
         persist = values.pop("persist", False)
         if not isinstance(persist, bool):
@@ -206,16 +216,14 @@ class AdminApi:
         self._changes.service(name, values, persist=persist or call.persist)
         return self._service_view(name)
 
-    def _service(self, name: str) -> str:
-        known = [
-            each.name
-            for pool in self._configuration.settings.effective_pools()
-            for each in pool.services
-        ]
-        if name not in known:
+    def _service_names(self) -> set[str]:
+        pools = self._configuration.settings.effective_pools()
+        return {service.name for pool in pools for service in pool.services}
+
+    def _check_service(self, name: str) -> None:
+        if name not in self._service_names():
             detail = f"No pool has the service {name!r}; GET /admin/services lists them."
             raise Refused(protocol_answer(ProtocolError.NOT_FOUND, detail=detail))
-        return name
 
     def _service_views(self) -> list[dict[str, object]]:
         snapshots = {pool.serving.pool.name: pool.serving.driver.snapshot() for pool in self._pools}
@@ -235,9 +243,13 @@ def _persists(query: str) -> bool:
     return given == ["true"]
 
 
+def _media_type(request: ClientRequest) -> str:
+    return (request.header(b"content-type") or "").partition(";")[0].strip().lower()
+
+
 async def _read_object(call: _Call) -> dict[str, object]:
     """The body's object; a page of another origin cannot send this type without being asked."""
-    if call.request.content_type != "application/json":
+    if _media_type(call.request) != "application/json":
         raise Refused(protocol_answer(ProtocolError.UNSUPPORTED_MEDIA_TYPE))
     body = await read_body(call.request, call.channel, _LIMITS)
     try:

@@ -13,7 +13,7 @@ from gateway.discovery.kubernetes_source import KubernetesSource
 from gateway.discovery.kubernetes_watch import Pace
 from gateway.discovery.report import SourceReport
 from gateway.runtime.clock import Clock
-from gateway.server.pool_servers import PoolServers
+from gateway.server.pool_servers import Declared, PoolServers
 from gateway.settings.discovery import DnsDiscovery, FileDiscovery, KubernetesDiscovery
 from gateway.settings.problems import ConfigurationError
 from gateway.settings.schema import Settings
@@ -61,6 +61,7 @@ class Discovery:
         self._rng = rng
         self._running: dict[_Key, _Running] = {}
         self._priorities: dict[str, Mapping[str, int]] = {}
+        self._shared: dict[str, tuple[str, ...]] = {}
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -104,15 +105,17 @@ class Discovery:
             report = SourceReport(
                 pool=key.pool,
                 source=key.source,
-                declare=partial(self._pools[key.pool].declare, key.source),
+                declare=partial(self._declare, key),
                 clock=self._clock,
             )
             task = self._group.create_task(
                 self._source(key, source, report).run(), name=f"{key.source} of {key.pool}"
             )
             self._running[key] = _Running(source, report, task)
-        # Not now: the settings that name the services are not in force before the turn is over.
+        # Not now: the settings that name services and servers are not in force before the turn is
+        # over.
         asyncio.get_running_loop().call_soon(self._prioritize)
+        asyncio.get_running_loop().call_soon(self._warn_of_shared)
 
     def _source(self, key: _Key, wanted: _Wanted, report: SourceReport) -> _Source:
         match wanted:
@@ -129,6 +132,30 @@ class Discovery:
                 return KubernetesSource(wanted, report, prioritize=prioritize, pace=pace)
             case _:
                 assert_never(wanted)
+
+    def _declare(self, key: _Key, servers: Declared) -> None:
+        self._pools[key.pool].declare(key.source, servers)
+        self._warn_of_shared()
+
+    def _warn_of_shared(self) -> None:
+        """Tell the log of servers that are in several pools, which a file alone may not have.
+
+        They are not refused: one that moves from pool to pool is in both for a moment.
+        """
+        pools: dict[str, tuple[str, ...]] = {}
+        for name, servers in self._pools.items():
+            for url in servers.wanted:
+                pools[url] = (*pools.get(url, ()), name)
+        shared = {url: names for url, names in pools.items() if len(names) > 1}
+        for url, names in shared.items():
+            if self._shared.get(url) != names:
+                _LOG.warning(
+                    "server %s is in pools %s: each reckons as if it had the server alone;"
+                    " expected in one of them",
+                    url,
+                    ", ".join(names),
+                )
+        self._shared = shared
 
     def _take_priorities(self, pool: str, priorities: Mapping[str, int]) -> None:
         if self._priorities.get(pool) != priorities:

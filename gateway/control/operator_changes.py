@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -92,6 +93,11 @@ class OperatorChanges:
         """Changes of services, by name."""
         return self._changes.services
 
+    @property
+    def changed_services(self) -> set[str]:
+        """Names of which something is changed or kept, also those of services that are gone."""
+        return {*self._changes.services, *self._kept.services}
+
     def server(self, pool: str, url: str, action: ServerAction, *, persist: bool) -> None:
         """Add, drain, resume or remove a server of a pool.
 
@@ -140,7 +146,13 @@ class OperatorChanges:
         pools = self._configuration.settings.effective_pools()
         services = {service.name for pool in pools for service in pool.services}
         for name in self._kept.services.keys() - services:
-            _LOG.warning("%s: no service is named %r: what was changed of it is idle", file, name)
+            _LOG.warning(
+                "%s: no service is named %r: what was changed of it is idle;"
+                " DELETE /admin/services/%s/changes?persist=true removes it",
+                file,
+                name,
+                quote(name, safe=""),
+            )
         for name in self._kept.servers.keys() - self._pools.keys():
             _LOG.warning("%s: no pool is named %r: its changes are idle", file, name)
         try:

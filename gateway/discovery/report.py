@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from gateway.runtime.clock import Clock
+from gateway.settings.quantities import parse_server_url
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,9 +38,16 @@ class SourceReport:
         return None if self._found_at is None else self._clock() - self._found_at
 
     def found(self, servers: Found) -> None:
-        """Take the servers that there are now; if one of them cannot be used, none is taken."""
+        """Take the servers that there are now; if one of them cannot be used, none is taken.
+
+        One that is written in several ways is one, which drains if any of them says so.
+        """
+        known: dict[str, bool] = {}
         try:
-            self._declare(servers)
+            for written, drains in servers.items():
+                url = parse_server_url(written)
+                known[url] = drains or known.get(url, False)
+            self._declare(known)
         except ValueError as error:
             self.failed(str(error))
 

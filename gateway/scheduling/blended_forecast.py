@@ -15,6 +15,11 @@ _NEWEST_SHARE = 2.0
 _PRIOR = 0.5
 """Sum of squares, of logarithms, that the prior slope of 1 counts for: fifty samples of 10 %."""
 
+_FARTHEST = 1.0
+"""Where a busy engine or gateway falls behind, whole answers arrive in one piece, with next to no
+time per token: an outcome whose logarithm is farther off than this (a factor of 2.7) counts as one
+that is so far off."""
+
 _SURE_AFTER_CHANGE = 19.0
 """Samples that the means count for after a change of speed: the next has a weight of a tenth."""
 
@@ -42,17 +47,18 @@ class BlendedForecast:
 
     def tell_s(self, raw_s: float) -> float:
         """What is to be expected where `raw_s`, > 0, is forecast."""
-        if not self._samples:
-            return raw_s
-        return exp(self._mean_actual + self.slope * (log(raw_s) - self._mean_raw))
+        return exp(self._expected(log(raw_s))) if self._samples else raw_s
 
     def learn(self, *, raw_s: float, actual_s: float, in_flight: int) -> None:
         """Take in one outcome; both times > 0, with so many requests on the server."""
+        log_raw = log(raw_s)
+        expected = self._expected(log_raw) if self._samples else log_raw
+        log_actual = min(expected + _FARTHEST, max(expected - _FARTHEST, log(actual_s)))
         self._samples += 1.0
         memory = float(max(_LEAST_MEMORY_SAMPLES, _MEMORY_TURNOVERS * in_flight))
         self._weight = weight = max(1.0 / memory, _early_weight(self._samples))
-        raw = log(raw_s) - self._mean_raw
-        actual = log(actual_s) - self._mean_actual
+        raw = log_raw - self._mean_raw
+        actual = log_actual - self._mean_actual
         self._mean_raw += weight * raw
         self._mean_actual += weight * actual
         self._variance += weight * ((1.0 - weight) * raw * raw - self._variance)
@@ -68,6 +74,9 @@ class BlendedForecast:
         self._samples = min(self._samples, _SURE_AFTER_CHANGE)
         self._weight = _early_weight(self._samples)
         self._variance = self._covariance = 0.0
+
+    def _expected(self, log_raw: float) -> float:
+        return self._mean_actual + self.slope * (log_raw - self._mean_raw)
 
 
 def _early_weight(samples: float) -> float:

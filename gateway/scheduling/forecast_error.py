@@ -24,6 +24,9 @@ _ERROR_MEMORY = 0.02
 _UNSURE_SAMPLES = 20.0
 _GOOD_ERROR = 0.5
 _USELESS_ERROR = 1.5
+_LARGEST_ERROR = 3.0
+"""An answer that arrives in one piece has next to no time per token, and would alone make all
+forecasts useless for the next hundred."""
 
 
 class ForecastError:
@@ -33,7 +36,7 @@ class ForecastError:
         bias: median of log(actual / raw forecast).
         spread: from there to the 90th percentile, set so that nine of ten outcomes are within
             the p90 as it was forecast (Gibbs and Candes, adaptive conformal inference, 2021).
-        relative: running mean of |forecast - actual| / actual.
+        relative: running mean of |forecast - actual| / actual, each at most 3.
         coverage: running share of actual times at or below their p90 forecast.
         samples: how many were judged.
         median_factor, p90_factor: what a raw forecast is multiplied with.
@@ -72,7 +75,8 @@ class ForecastError:
     def judge(self, *, forecast_s: float, p90_s: float, actual_s: float) -> None:
         """Count one outcome without learning from it; all times > 0."""
         weight = max(_ERROR_MEMORY, 1.0 / (1.0 + self.samples))
-        self.relative += weight * (abs(forecast_s - actual_s) / actual_s - self.relative)
+        error = min(_LARGEST_ERROR, abs(forecast_s - actual_s) / actual_s)
+        self.relative += weight * (error - self.relative)
         self.coverage += weight * ((actual_s <= p90_s) - self.coverage)
         self.samples += 1
 

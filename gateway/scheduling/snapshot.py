@@ -15,7 +15,8 @@ class ForecastQuality:
 
     Attributes:
         samples: outcomes learned from.
-        relative_error: running mean of |forecast - actual| / actual; None without samples.
+        relative_error: running mean of |forecast - actual| / actual, each at most 3; None without
+            samples.
         p90_coverage: running share of outcomes within their p90 forecast, .9 if it is right; None
             without samples.
     """
@@ -38,6 +39,21 @@ class StepCosts:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """A server that is out, as health checks saw it; the scheduler knows nothing of this.
+
+    Attributes:
+        was_heard: whether it ever was up.
+        for_s: seconds since it went out; if it never was up, since the first look at it.
+        trouble: what the newest look has shown; None before the first has ended.
+    """
+
+    was_heard: bool
+    for_s: float
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class BackendSnapshot:
     """One server: its state, our counts on it, and its last report with the age in seconds.
 
@@ -45,7 +61,8 @@ class BackendSnapshot:
     `circuit` is that of its breaker; `ejected` tells whether it gets nothing new because of it,
     `failures` counts failed attempts by kind. `forecast_trust` is how far the choice of a server
     goes by its forecasts, 0 (it goes by what is outstanding) to 1. `step_costs` is None until a
-    first forecast was made for the server.
+    first forecast was made for the server. `silence` is filled in by who looks at servers, where
+    one is out.
     """
 
     backend_id: BackendId
@@ -76,6 +93,7 @@ class BackendSnapshot:
     tpot_forecasts: ForecastQuality
     forecast_trust: float
     step_costs: StepCosts | None
+    silence: Silence | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import unquote
 
-from aiohttp import web
-
 from gateway.scheduling.model import RequestId
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.routes import PoolDirectory
 from gateway.telemetry.json_text import encode_json
 from gateway.wire.error_response import ProtocolError, protocol_answer
@@ -21,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 class AdminSection(Protocol):
     """Pages of one concern, such as the admin API."""
 
-    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+    async def answer(self, request: ClientRequest, channel: ClientChannel) -> bool:
         """Answer one request; False if it is not about this section."""
         ...
 
@@ -43,13 +42,13 @@ class AdminPages:
         self._sections = tuple(sections)
         self._render_metrics = render_metrics
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: ClientRequest) -> bool:
         """Answer one request."""
         channel = ClientChannel(request)
         for section in self._sections:
             if await section.answer(request, channel):
                 return channel.end()
-        path = request.raw_path.partition("?")[0]
+        path = request.path
         if request.method not in ("GET", "HEAD"):
             channel.close_after()
             answer = protocol_answer(ProtocolError.METHOD_NOT_ALLOWED)

@@ -12,9 +12,8 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from gateway.server.client_channel import ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.wire.credentials import api_key_of, password_of
 from gateway.wire.error_response import ErrorAnswer, ProtocolError, protocol_answer
 
@@ -29,7 +28,7 @@ class AdminAccess:
 
     def __init__(
         self,
-        pages: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        pages: Callable[[ClientRequest], Awaitable[bool]],
         *,
         host: str,
     ) -> None:
@@ -42,23 +41,23 @@ class AdminAccess:
         """Ask for this key from now on; None for none."""
         self._digest = None if key is None else sha256(key.encode()).digest()
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: ClientRequest) -> bool:
         """Pass a request on that may come in, answer any other; the listener's handler."""
         refusal = self._refusal(request)
         if refusal is None:
             return await self._pages(request)
         channel = ClientChannel(request)
-        if not request.content.is_eof():
+        if not request.body.complete:
             channel.close_after()
         channel.send_answer(refusal)
         return channel.end()
 
-    def _refusal(self, request: web.BaseRequest) -> ErrorAnswer | None:
-        host = request.headers.get("Host", "")
+    def _refusal(self, request: ClientRequest) -> ErrorAnswer | None:
+        host = request.header(b"host") or ""
         if _is_foreign(request, host):
             detail = "Pages of other sites may not use the administration listener."
             return protocol_answer(ProtocolError.FORBIDDEN, detail=detail)
-        if request.raw_path.partition("?")[0] in _OPEN:
+        if request.path in _OPEN:
             return None
         if self._digest is None:
             if not self._is_local or _is_local_name(host):
@@ -81,12 +80,12 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _is_foreign(request: web.BaseRequest, host: str) -> bool:
+def _is_foreign(request: ClientRequest, host: str) -> bool:
     """Whether a browser sent this for a page of another origin."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+    if (request.header(b"sec-fetch-site") or "none") not in ("none", "same-origin"):
         # Following a link is harmless, and the only way in from another site.
-        return request.headers.get("Sec-Fetch-Mode") != "navigate" or request.method != "GET"
-    origin = request.headers.get("Origin")
+        return request.header(b"sec-fetch-mode") != "navigate" or request.method != "GET"
+    origin = request.header(b"origin")
     return origin is not None and origin.partition("//")[2].lower() != host.lower()
 
 

@@ -8,8 +8,9 @@ from typing import Protocol
 
 from gateway.scheduling.events import DrainStarted
 from gateway.server.admin_access import AdminAccess
-from gateway.server.aiohttp_internals import Handler, LowLevelServer
+from gateway.server.client_connection import ClientConnection
 from gateway.server.client_connections import ClientConnections
+from gateway.server.client_request import RequestHandler
 from gateway.server.front_end import FrontEnd
 from gateway.server.options import ConnectionLimits
 from gateway.server.routes import PoolDirectory
@@ -18,6 +19,7 @@ _BACKLOG = 4_096
 _TURNS_TO_ACCEPT = 2
 """Turns of the loop in which it takes the connections that wait in the backlog; closing resets
 them."""
+_TO_CANCEL_S = 1.0
 _LAST_CALL_S = 0.1
 """From the end of accepting to closing what is idle; answers meanwhile say `Connection: close`."""
 
@@ -36,11 +38,10 @@ class ListenOptions:
 class Listener:
     """One listening socket and the connections that came over it."""
 
-    def __init__(self, handler: Handler, options: ListenOptions) -> None:
+    def __init__(self, handler: RequestHandler, options: ListenOptions) -> None:
         self._handler = handler
         self._options = options
-        self.connections = ClientConnections(options.limits)
-        self._server: LowLevelServer | None = None
+        self.connections = ClientConnections(options.limits, idle_s=options.idle_s)
         self._listening: asyncio.Server | None = None
 
     @property
@@ -53,11 +54,8 @@ class Listener:
     async def open(self) -> None:
         """Listen; OSError if the address cannot be had."""
         options = self._options
-        self._server = LowLevelServer(
-            self._handler, idle_s=options.idle_s, connections=self.connections
-        )
         self._listening = await asyncio.get_running_loop().create_server(
-            self._server,
+            lambda: ClientConnection(self._handler, self.connections),
             options.host,
             options.port,
             backlog=_BACKLOG,
@@ -73,16 +71,21 @@ class Listener:
 
     def close_idle(self) -> None:
         """Close the connections that wait for a request."""
-        if self._server is not None:
-            self._server.close_idle()
+        for connection in self.connections:
+            if connection.idle:
+                connection.close()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; a request that is still being handled is cancelled."""
         self.stop_accepting()
-        self.close_idle()
-        if self._server is not None:
-            await self._server.shutdown(timeout=1.0)
         self.connections.close()
+        tasks = [each.task for each in self.connections if each.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_TO_CANCEL_S)
+        for connection in self.connections:
+            connection.close()
 
 
 class Background(Protocol):

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from gateway.scheduling.model import BackendId, ServedModel
 from gateway.server.backend_client import BackendClient
+from gateway.server.contact import Contact
 from gateway.server.options import BackendTimeouts
 
 
@@ -14,6 +15,7 @@ class BackendDirectory:
 
     def __init__(self, clients: Mapping[BackendId, BackendClient] = MappingProxyType({})) -> None:
         self._clients = dict(clients)
+        self._contacts: dict[BackendId, Contact] = {}
         self._models: dict[BackendId, tuple[ServedModel, ...]] = {}
         self._served: dict[str, ServedModel] = {}
         self._suspicions = {backend_id: asyncio.Event() for backend_id in clients}
@@ -26,6 +28,7 @@ class BackendDirectory:
     def remove(self, backend_id: BackendId) -> None:
         """Forget a server and close its connections; none of our requests may be there."""
         self.set_unusable(backend_id)
+        self._contacts.pop(backend_id, None)
         del self._suspicions[backend_id]
         self._clients.pop(backend_id).close()
 
@@ -37,6 +40,14 @@ class BackendDirectory:
     def client(self, backend_id: BackendId) -> BackendClient:
         """Return the client of a server of this pool."""
         return self._clients[backend_id]
+
+    def keep_contact(self, backend_id: BackendId, contact: Contact) -> None:
+        """Take what the monitor writes what it has seen of a server into."""
+        self._contacts[backend_id] = contact
+
+    def contact(self, backend_id: BackendId) -> Contact | None:
+        """Return what looks at a server have shown; None where nobody looks."""
+        return self._contacts.get(backend_id)
 
     def usable_clients(self) -> tuple[BackendClient, ...]:
         """Return the clients of the servers that take requests."""

@@ -19,6 +19,7 @@ from gateway.scheduling.model import BackendId, ServedModel
 from gateway.server.backend_client import FetchedResponse
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
+from gateway.server.contact import Contact
 from gateway.server.options import MonitorOptions
 from gateway.wire.engine_metrics import scan_metrics
 from gateway.wire.model_list import scan_models
@@ -50,7 +51,9 @@ class BackendMonitor:
         self._clock = clock
         self._rng = rng
         self._options = options
-        self._watches = {backend_id: _Watch(backend_id) for backend_id in backends}
+        self._watches: dict[BackendId, _Watch] = {}
+        for backend_id in backends:
+            self._new_watch(backend_id, draining=False)
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
@@ -70,14 +73,20 @@ class BackendMonitor:
 
     def add(self, backend_id: BackendId, *, draining: bool) -> None:
         """Watch one more server, which the directory has."""
-        watch = self._watches[backend_id] = _Watch(backend_id, draining=draining)
+        watch = self._new_watch(backend_id, draining=draining)
         if self._group is not None:
             self._start(watch, self._group)
+
+    def _new_watch(self, backend_id: BackendId, *, draining: bool) -> "_Watch":
+        contact = Contact(draining=draining, clock=self._clock)
+        self._backends.keep_contact(backend_id, contact)
+        watch = self._watches[backend_id] = _Watch(backend_id, contact)
+        return watch
 
     def drain(self, backend_id: BackendId) -> None:
         """Let a server have nothing new; what runs there goes on."""
         watch = self._watches[backend_id]
-        watch.draining = True
+        watch.contact.draining = True
         self._backends.set_unusable(backend_id)
         if watch.joined:
             self._deliver(BackendDraining(backend_id))
@@ -85,7 +94,7 @@ class BackendMonitor:
     def resume(self, backend_id: BackendId) -> None:
         """Let a server that was draining take requests again, as soon as it is healthy."""
         watch = self._watches[backend_id]
-        watch.draining = False
+        watch.contact.draining = False
         self._join(watch)
 
     def remove(self, backend_id: BackendId) -> None:
@@ -154,10 +163,11 @@ class BackendMonitor:
         watch.models_read_at = self._clock()
         if models != watch.models:
             watch.models = models
+            watch.contact.made()
             self._join(watch)
 
     def _join(self, watch: "_Watch") -> None:
-        if watch.models is not None and not watch.draining:
+        if watch.models is not None and not watch.contact.draining:
             watch.joined = watch.was_joined = True
             watch.say_in(len(watch.models))
             self._backends.set_models(watch.backend_id, watch.models)
@@ -165,6 +175,7 @@ class BackendMonitor:
 
     def _leave(self, watch: "_Watch", *, for_good: bool = False) -> None:
         watch.models = None
+        watch.contact.lost()
         if watch.joined:
             watch.joined = False
             self._backends.set_unusable(watch.backend_id)
@@ -215,9 +226,9 @@ class _Watch:
     drains; `was_joined` whether it ever had.
     """
 
-    def __init__(self, backend_id: BackendId, *, draining: bool = False) -> None:
+    def __init__(self, backend_id: BackendId, contact: Contact) -> None:
         self.backend_id = backend_id
-        self.draining = draining
+        self.contact = contact
         self.joined = self.was_joined = False
         self.tasks: tuple[asyncio.Task[None], ...] = ()
         self.failures = 0
@@ -232,6 +243,9 @@ class _Watch:
 
     def say_out(self, trouble: str) -> None:
         """Tell the log why the server takes no requests, once; nothing while it still does."""
-        if self.models is None and trouble != self._said:
+        if self.models is not None:
+            return
+        self.contact.failed(trouble)
+        if trouble != self._said:
             self._said = trouble
             _LOG.warning("server %s is out: %s", self.backend_id, trouble)

@@ -1,21 +1,16 @@
 """The client's side of one request: response bytes written straight to its transport."""
 
-import socket
-import struct
 from http import HTTPStatus
 
-from aiohttp import web
-from aiohttp.http import HttpVersion11
-
-from gateway.server.aiohttp_internals import SentResponse, client_protocol, mark_as_answered
 from gateway.server.backend_connection import ReadFlow
+from gateway.server.client_request import ClientRequest
+from gateway.server.client_socket import reset
 from gateway.wire.error_response import ErrorAnswer
 
 _STATUS_LINES = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _LAST_CHUNK = b"0\r\n\r\n"
 _BODILESS = (204, 304)
 
@@ -32,10 +27,10 @@ class ClientChannel:
 
     __slots__ = (
         "_chunked",
+        "_connection",
         "_head",
         "_keep_alive",
         "_mute",
-        "_protocol",
         "_request",
         "_until_close",
         "complete",
@@ -43,10 +38,9 @@ class ClientChannel:
         "status",
     )
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: ClientRequest) -> None:
         self._request = request
-        self._protocol = client_protocol(request)
-        self._protocol.busy = True
+        self._connection = request.connection
         self._keep_alive = request.keep_alive
         self._head = b""
         self._chunked = False
@@ -69,7 +63,7 @@ class ClientChannel:
             length: bytes of the body, or None if they are not known yet.
             reason: reason phrase; the usual one if empty.
         """
-        version = self._request.version
+        http_11 = self._request.http_11
         self.status = status
         if reason:
             line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
@@ -80,7 +74,7 @@ class ClientChannel:
             self._mute = True
         elif length is not None:
             framing = b"content-length: %d\r\n" % length
-        elif version >= HttpVersion11:
+        elif http_11:
             self._chunked = True
             framing = b"transfer-encoding: chunked\r\n"
         else:
@@ -88,7 +82,7 @@ class ClientChannel:
             self._keep_alive = False
         if not self._keep_alive:
             framing += b"connection: close\r\n"
-        elif version < HttpVersion11:
+        elif not http_11:
             framing += b"connection: keep-alive\r\n"
         self._head = b"%b%b%b\r\n" % (line, headers, framing)
 
@@ -102,12 +96,12 @@ class ClientChannel:
                 framed += _LAST_CHUNK
         else:
             framed = data
-        transport = self._protocol.transport
+        transport = self._connection.transport
         if transport is None or transport.is_closing():
             return  # the client has left, and the handler is being cancelled
         if not self.started:
             self.started = True
-            mark_as_answered(self._request)
+            self._request.answered = True
             framed = self._head + framed
             self._head = b""
         self.complete = last
@@ -125,7 +119,7 @@ class ClientChannel:
 
     def send_continue(self) -> None:
         """Ask the client for the body it announced with `Expect: 100-continue`."""
-        transport = self._protocol.transport
+        transport = self._connection.transport
         if transport is not None and not transport.is_closing():
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -136,28 +130,24 @@ class ClientChannel:
     @property
     def congested(self) -> bool:
         """Whether the client has yet to read what was written, more than its buffer takes."""
-        return self._protocol.writing_paused
+        return self._connection.writing_paused
 
     def abort(self) -> None:
         """Reset the connection, so that what was sent cannot pass for a whole response."""
         self._keep_alive = False
-        transport = self._protocol.transport
+        transport = self._connection.transport
         if transport is not None:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            transport.abort()
+            reset(transport)
 
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let `flow` be paused while the client does not read."""
-        self._protocol.feed_from(flow)
+        self._connection.feed_from(flow)
 
-    def end(self) -> web.StreamResponse:
-        """Return what the handler shall return; a response that is not complete is cut off."""
-        self._protocol.busy = False
+    def end(self) -> bool:
+        """Whether the connection may carry another request; cuts off what is not complete."""
         if not self.complete:
             self._keep_alive = False
             if self._until_close:
                 # An orderly close would pass for the end of the body.
                 self.abort()
-        return SentResponse(self._protocol, keep_alive=self._keep_alive)
+        return self._keep_alive

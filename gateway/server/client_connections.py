@@ -1,13 +1,14 @@
 """The connections of one listener: how many, from whom, and which keep us waiting for a head."""
 
 import asyncio
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import islice
 from typing import Protocol
 
 from gateway.server.options import ConnectionLimits
 
-_SWEEPS_PER_TIMEOUT = 8
+_SWEEPS_PER_BOUND = 8
 _MADE_ROOM_AT_ONCE = 64
 """Connections that are closed in one go, so that looking for them costs little for each."""
 
@@ -26,7 +27,7 @@ class CutReason(StrEnum):
     PER_CLIENT = "connections_per_client"
 
 
-class ClientConnection(Protocol):
+class Connection(Protocol):
     """What is asked of a connection."""
 
     @property
@@ -35,13 +36,76 @@ class ClientConnection(Protocol):
         ...
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing of a next request has come."""
+        ...
+
+    @property
     def has_asked(self) -> bool:
         """Whether a request has come on it."""
+        ...
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """In which a request is being handled."""
         ...
 
     def cut(self, reason: CutReason) -> None:
         """Tell the client why, if that makes sense, and close."""
         ...
+
+    def close(self) -> None:
+        """Close without a word."""
+        ...
+
+
+class _Waits:
+    """Connections in the order in which they began to wait, and one timer for all of them."""
+
+    def __init__(
+        self, too_late: Callable[[Connection], None], bound_s: Callable[[], float]
+    ) -> None:
+        self._too_late = too_late
+        self._bound_s = bound_s
+        self._since: dict[Connection, float] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def begin(self, connection: Connection) -> None:
+        """Wait for this one, too; one that waits already has no more time by it."""
+        if connection not in self._since:
+            loop = asyncio.get_running_loop()
+            self._since[connection] = loop.time()
+            if self._sweeper is None:
+                self._sweep_later(loop)
+
+    def end(self, connection: Connection) -> None:
+        """Wait for this one no longer."""
+        self._since.pop(connection, None)
+
+    def stop(self) -> None:
+        """Stop looking at the time."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = loop.call_later(self._bound_s() / _SWEEPS_PER_BOUND, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweeper = None
+        latest = loop.time() - self._bound_s()
+        late = []
+        for connection, since in self._since.items():
+            if since > latest:
+                break
+            late.append(connection)
+        for connection in late:
+            self._too_late(connection)
+        if self._since:
+            self._sweep_later(loop)
 
 
 class ClientConnections:
@@ -50,20 +114,32 @@ class ClientConnections:
     connections open harms himself.
     """  # noqa: D205 - one sentence more
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        """Start without connections; `limits` may be replaced at any time."""
+    def __init__(self, limits: ConnectionLimits, *, idle_s: float = 75.0) -> None:
+        """Start without connections; `limits` and `idle_s` may be replaced at any time.
+
+        `idle_s` bounds the wait for a request, the first one too.
+        """
         self.limits = limits
+        self.idle_s = idle_s
         self.counts = dict.fromkeys(CutReason, 0)
         """How many connections were cut, by reason."""
-        self._open: dict[ClientConnection, str] = {}
+        self._open: dict[Connection, str] = {}
         self._by_address: dict[str, int] = {}
-        self._heads: dict[ClientConnection, float] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._heads = _Waits(self._head_too_slow, lambda: self.limits.header_timeout_s)
+        self._idle = _Waits(_close, lambda: self.idle_s)
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, connection: ClientConnection, address: str) -> CutReason | None:
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._open))
+
+    @property
+    def unfinished_heads(self) -> int:
+        """Connections that have sent a part of a head."""
+        return len(self._heads)
+
+    def admit(self, connection: Connection, address: str) -> CutReason | None:
         """Take a new connection; return why not, if not."""
         limits = self.limits
         from_there = self._by_address.get(address, 0)
@@ -75,30 +151,34 @@ class ClientConnections:
             return self._counted(CutReason.ALL_BUSY)
         self._open[connection] = address
         self._by_address[address] = from_there + 1
+        self._idle.begin(connection)
         return None
 
-    def closed(self, connection: ClientConnection) -> None:
+    def closed(self, connection: Connection) -> None:
         """Forget a connection; one that was not admitted may be told of too."""
         address = self._open.pop(connection, None)
-        self._heads.pop(connection, None)
+        self._heads.end(connection)
+        self._idle.end(connection)
         if address is not None:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    def head_begun(self, connection: ClientConnection) -> None:
+    def head_begun(self, connection: Connection) -> None:
         """Note that a part of a head has come; again and again is harmless."""
-        if connection not in self._heads:
-            loop = asyncio.get_running_loop()
-            self._heads[connection] = loop.time()
-            if self._sweeper is None:
-                self._sweep_later(loop)
+        self._idle.end(connection)
+        self._heads.begin(connection)
 
-    def head_ended(self, connection: ClientConnection) -> None:
-        """Note that the head is whole."""
-        self._heads.pop(connection, None)
+    def asked(self, connection: Connection) -> None:
+        """Note that a whole head has come."""
+        self._idle.end(connection)
+        self._heads.end(connection)
 
-    def cut(self, connection: ClientConnection, reason: CutReason) -> None:
+    def idle(self, connection: Connection) -> None:
+        """Note that a connection waits for its next request."""
+        self._idle.begin(connection)
+
+    def cut(self, connection: Connection, reason: CutReason) -> None:
         """Close a connection and count it."""
         self._counted(reason)
         self.closed(connection)
@@ -106,9 +186,11 @@ class ClientConnections:
 
     def close(self) -> None:
         """Stop looking at the time."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        self._heads.stop()
+        self._idle.stop()
+
+    def _head_too_slow(self, connection: Connection) -> None:
+        self.cut(connection, CutReason.HEADER_TOO_SLOW)
 
     def _counted(self, reason: CutReason) -> CutReason:
         self.counts[reason] += 1
@@ -126,20 +208,6 @@ class ClientConnections:
                 return True
         return False
 
-    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        after_s = self.limits.header_timeout_s / _SWEEPS_PER_TIMEOUT
-        self._sweeper = loop.call_later(after_s, self._sweep, loop)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all: heads are in the order in which they began."""
-        self._sweeper = None
-        latest = loop.time() - self.limits.header_timeout_s
-        late = []
-        for connection, begun_at in self._heads.items():
-            if begun_at > latest:
-                break
-            late.append(connection)
-        for connection in late:
-            self.cut(connection, CutReason.HEADER_TOO_SLOW)
-        if self._heads:
-            self._sweep_later(loop)
+def _close(connection: Connection) -> None:
+    connection.close()

@@ -1,6 +1,6 @@
 """Cross-origin requests of browsers (Fetch standard, section 3.2); off unless origins are named."""
 
-from aiohttp import web
+from gateway.server.client_request import ClientRequest
 
 _PREFLIGHT = (
     b"access-control-allow-methods: GET, POST, OPTIONS\r\n"
@@ -9,11 +9,11 @@ _PREFLIGHT = (
 )
 
 
-def cors_headers(request: web.BaseRequest, origins: frozenset[str]) -> bytes:
+def cors_headers(request: ClientRequest, origins: frozenset[str]) -> bytes:
     """Header lines that let the request's origin read the answer; none if it may not."""
     if not origins:
         return b""
-    origin = request.headers.get("Origin")
+    origin = request.header(b"origin")
     if origin is None or not (origin in origins or "*" in origins):
         return b"vary: Origin\r\n"
     return (
@@ -22,19 +22,19 @@ def cors_headers(request: web.BaseRequest, origins: frozenset[str]) -> bytes:
     )
 
 
-def is_preflight(request: web.BaseRequest, origins: frozenset[str]) -> bool:
+def is_preflight(request: ClientRequest, origins: frozenset[str]) -> bool:
     """Whether this asks if a cross-origin request may be made."""
     return (
         bool(origins)
         and request.method == "OPTIONS"
-        and "Access-Control-Request-Method" in request.headers
+        and request.header(b"access-control-request-method") is not None
     )
 
 
-def preflight_headers(request: web.BaseRequest, origins: frozenset[str]) -> bytes:
+def preflight_headers(request: ClientRequest, origins: frozenset[str]) -> bytes:
     """Header lines of the answer to a preflight."""
     allowed = cors_headers(request, origins)
     if b"allow-origin" not in allowed:
         return allowed
-    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    wanted = request.header(b"access-control-request-headers") or ""
     return allowed + _PREFLIGHT % wanted.encode("latin-1", "replace")

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from aiohttp import web
-
 from gateway.runtime.clock import Clock
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import ServedModel
 from gateway.server.api_keys import AccessControl, ApiKey, estimated_tokens
+from gateway.server.client_request import ClientRequest
 from gateway.server.request_body import Refused
 from gateway.server.routes import PoolDirectory, Route
 from gateway.telemetry.request_record import Outcome, RequestRecord
@@ -61,7 +60,7 @@ class Entrance:
         """Bytes that their bodies take."""
         self._by_client: dict[str, int] = {}
 
-    def enter(self, request: web.BaseRequest) -> "Visit":
+    def enter(self, request: ClientRequest) -> "Visit":
         """Let a request in; it costs its key one request.
 
         Raises:
@@ -73,7 +72,7 @@ class Entrance:
             raise Refused(protocol_answer(ProtocolError.GATEWAY_IN_FLIGHT))
         client = None
         if limits.requests_per_client is not None:
-            client = _address(request.remote) if key is None else f"key {key.name}"
+            client = _address(request.connection.remote) if key is None else f"key {key.name}"
             if self._by_client.get(client, 0) >= limits.requests_per_client:
                 detail = f"At most {limits.requests_per_client} are taken at once."
                 answer = protocol_answer(ProtocolError.CLIENT_IN_FLIGHT, detail=detail)
@@ -94,7 +93,7 @@ class Entrance:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    def visible_models(self, request: web.BaseRequest) -> dict[str, ServedModel]:
+    def visible_models(self, request: ClientRequest) -> dict[str, ServedModel]:
         """The models that this request's key may use; raises Refused (401)."""
         key = self._access.identify(request.raw_headers)
         models = self._pools.models()

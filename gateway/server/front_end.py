@@ -5,11 +5,11 @@ import re
 from urllib.parse import unquote
 
 import msgspec
-from aiohttp import web
 
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import ServedModel
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.cors import cors_headers, is_preflight, preflight_headers
 from gateway.server.entrance import Entrance
 from gateway.server.options import FrontEndOptions
@@ -57,7 +57,7 @@ class FrontEnd:
         """Number of requests being handled."""
         return len(self._in_flight)
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: ClientRequest) -> bool:
         """Answer one request."""
         task = asyncio.current_task()
         assert task is not None
@@ -84,8 +84,8 @@ class FrontEnd:
         for task in tuple(self._in_flight):
             task.cancel()
 
-    async def _dispatch(self, request: web.BaseRequest, channel: ClientChannel) -> None:
-        target = request.raw_path
+    async def _dispatch(self, request: ClientRequest, channel: ClientChannel) -> None:
+        target = request.target
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target)
         path = target.partition("?")[0]
@@ -97,7 +97,7 @@ class FrontEnd:
         if request.method == "POST" and path.startswith("/v1/"):
             await self._proxy.handle(request, channel, target, headers)
             return
-        if not request.content.is_eof():
+        if not request.body.complete:
             channel.close_after()
         is_page = path in _PAGES or path.startswith(_MODEL_PAGE)
         if is_page and request.method in ("GET", "HEAD"):
@@ -111,7 +111,7 @@ class FrontEnd:
             channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND, detail=detail), headers)
 
     def _page(
-        self, request: web.BaseRequest, channel: ClientChannel, path: str, headers: bytes
+        self, request: ClientRequest, channel: ClientChannel, path: str, headers: bytes
     ) -> None:
         match path:
             case "/health":
@@ -132,7 +132,7 @@ class FrontEnd:
         channel.send_answer(answer, headers)
 
     def _models(
-        self, request: web.BaseRequest, channel: ClientChannel, path: str, headers: bytes
+        self, request: ClientRequest, channel: ClientChannel, path: str, headers: bytes
     ) -> None:
         try:
             models = self._entrance.visible_models(request)

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 import yaml
-from aiohttp import web
 
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 
 _PATH = "/openapi.json"
 
@@ -25,9 +25,9 @@ class ApiDescription:
     def __init__(self) -> None:
         self._document = msgspec.json.encode(api_description())
 
-    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+    async def answer(self, request: ClientRequest, channel: ClientChannel) -> bool:
         """Answer one request; False if it does not ask for the description."""
-        if request.method not in ("GET", "HEAD") or request.raw_path.partition("?")[0] != _PATH:
+        if request.method not in ("GET", "HEAD") or request.path != _PATH:
             return False
         channel.send(200, JSON_HEADER, self._document)
         return True

@@ -112,6 +112,11 @@ class PoolServers:
         for backend_id in self._backends:
             self._connector.reconnect(self._backends.client(backend_id))
 
+    @property
+    def wanted(self) -> list[str]:
+        """URLs of all servers but those that leave."""
+        return [url for url, state in self._states.items() if state is not ServerState.LEAVING]
+
     def statuses(self) -> list[ServerStatus]:
         """Every server, in order of joining."""
         return [self._status(url) for url in self._states]

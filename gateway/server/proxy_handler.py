@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
 
-from aiohttp import web
-
 from gateway.runtime.clock import Clock
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import InferenceRequest, RequestId
-from gateway.server.aiohttp_internals import REQUEST_ID
 from gateway.server.attempts import Attempts, RequestFacts
 from gateway.server.backend_connection import ReaderGaveUp
 from gateway.server.client_channel import ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.continued_stream import ContinuedStream
 from gateway.server.entrance import Entrance, Visit
 from gateway.server.options import FrontEndOptions
@@ -96,7 +94,7 @@ class ProxyHandler:
         self._options = options
 
     async def handle(
-        self, request: web.BaseRequest, channel: ClientChannel, target: str, headers: bytes
+        self, request: ClientRequest, channel: ClientChannel, target: str, headers: bytes
     ) -> None:
         """Answer one request on `channel`.
 
@@ -124,7 +122,7 @@ class ProxyHandler:
             answer = refusal.answer if isinstance(refusal, Refused) else bad_request_answer(refusal)
             retried = answer.status in _TRY_AGAIN
             progress.end(Outcome.REFUSED if retried else Outcome.CLIENT_ERROR, answer.reason)
-            if not request.content.is_eof():
+            if not request.body.complete:
                 # Reading on only to throw it away is what the limits are there to avoid.
                 channel.close_after()
             id_header = b"x-request-id: %b\r\n" % progress.request_id.encode()
@@ -138,7 +136,7 @@ class ProxyHandler:
             raise
         finally:
             if progress.outcome is None:
-                request[REQUEST_ID] = progress.request_id
+                request.request_id = progress.request_id
             status = channel.status if channel.started else 0
             record = progress.record(status=status, now=self._clock())
             if visit is not None:
@@ -147,7 +145,7 @@ class ProxyHandler:
 
     async def _proxy(
         self,
-        request: web.BaseRequest,
+        request: ClientRequest,
         channel: ClientChannel,
         progress: RequestProgress,
         target: bytes,
@@ -219,7 +217,7 @@ def _end_cancelled(channel: ClientChannel, progress: RequestProgress, headers: b
     progress.end(Outcome.CANCELLED)
 
 
-def _deadline_at(request: web.BaseRequest, route: Route, started_at: float) -> float | None:
+def _deadline_at(request: ClientRequest, route: Route, started_at: float) -> float | None:
     """When the whole request has to be over; clients can only ask for less than their service."""
     own_s = parse_deadline(request.raw_headers)
     allowed_s = route.pool.options.deadlines.get(route.service.name)
@@ -235,15 +233,15 @@ def _refuse_path(path: str) -> None:
         raise Refused(protocol_answer(ProtocolError.NOT_FOUND))
 
 
-def _parse(request: web.BaseRequest, path: str, body: ReceivedBody) -> ParsedRequest:
-    content_type = request.headers.get("Content-Type", "")
+def _parse(request: ClientRequest, path: str, body: ReceivedBody) -> ParsedRequest:
+    content_type = request.header(b"content-type") or ""
     if content_type.lower().startswith("multipart/form-data"):
         return parse_multipart_model(content_type, body.readable)
     return parse_json_request(path, body.readable)
 
 
 def _inference_request(
-    request: web.BaseRequest, parsed: ParsedRequest, route: Route, lease_id: str
+    request: ClientRequest, parsed: ParsedRequest, route: Route, lease_id: str
 ) -> InferenceRequest:
     ttft_slo_s, tpot_slo_s = parse_slo_headers(request.raw_headers)
     return InferenceRequest(

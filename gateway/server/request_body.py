@@ -5,10 +5,8 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from aiohttp import web
-from aiohttp.http import HttpVersion11
-
 from gateway.server.client_channel import ClientChannel
+from gateway.server.client_request import BodyBroken, ClientRequest
 from gateway.server.options import FrontEndOptions
 from gateway.wire.error_response import ErrorAnswer, ProtocolError, protocol_answer
 from gateway.wire.openai_request import BadRequest
@@ -33,7 +31,7 @@ class ReceivedBody(NamedTuple):
 
 
 async def read_body(
-    request: web.BaseRequest,
+    request: ClientRequest,
     channel: ClientChannel,
     options: FrontEndOptions,
     hold: Callable[[int], None] = lambda _: None,
@@ -54,19 +52,19 @@ async def read_body(
     length = request.content_length
     if length is not None and length > limit:
         raise Refused(_too_large(limit))
-    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    coding = (request.header(b"content-encoding") or "").strip().lower()
     if coding not in ("", "identity") and coding not in _WINDOW_BITS:
         detail = f"Or use one of: {', '.join(_WINDOW_BITS)}."
         answer = protocol_answer(ProtocolError.UNSUPPORTED_ENCODING, detail=detail)
         raise Refused(answer)
-    expected = request.headers.get("Expect")
+    expected = request.header(b"expect")
     if expected is not None:
         if expected.lower() != "100-continue":
             raise BadRequest(f"Expect: {expected} is not supported.", status=417)
-        if request.version >= HttpVersion11:  # older clients know no 1xx (RFC 9110, 10.1.1)
+        if request.http_11:  # older clients know no 1xx (RFC 9110, 10.1.1)
             channel.send_continue()
-    if request.content.is_eof():
-        received = request.content.read_nowait()
+    if request.body.complete:
+        received = request.body.take()
         if len(received) > limit:
             raise Refused(_too_large(limit))
         hold(len(received))
@@ -80,13 +78,13 @@ async def read_body(
 
 
 async def _read_rest(
-    request: web.BaseRequest, hold: Callable[[int], None], *, limit: int, timeout_s: float
+    request: ClientRequest, hold: Callable[[int], None], *, limit: int, timeout_s: float
 ) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(timeout_s):
-            while piece := await request.content.readany():
+            while piece := await request.body.more():
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
@@ -94,7 +92,7 @@ async def _read_rest(
                 hold(len(piece))
     except TimeoutError:
         raise Refused(protocol_answer(ProtocolError.BODY_TOO_SLOW)) from None
-    except web.RequestPayloadError:
+    except BodyBroken:
         raise BadRequest("The body does not end as its headers say.") from None
     return b"".join(pieces)
 

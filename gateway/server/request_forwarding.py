@@ -2,9 +2,8 @@
 
 import re
 
-from aiohttp import web
-
 from gateway.scheduling.model import LLMService
+from gateway.server.client_request import ClientRequest
 from gateway.server.options import PoolOptions
 from gateway.server.request_body import ReceivedBody
 from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
@@ -51,7 +50,7 @@ class ForwardedRequest:
     def __init__(
         self,
         *,
-        request: web.BaseRequest,
+        request: ClientRequest,
         request_id: str,
         parsed: ParsedRequest,
         body: ReceivedBody,

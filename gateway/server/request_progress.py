@@ -5,7 +5,12 @@ from enum import StrEnum
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import TokenUsage
 from gateway.server.routes import Route
-from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.request_record import (
+    Outcome,
+    RequestRecord,
+    normalised_time_per_token,
+    time_per_output_token,
+)
 from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.parsed_request import ParsedRequest
 
@@ -103,40 +108,53 @@ class RequestProgress:
         outcome = self.outcome or Outcome.FAILED
         if not status:
             status = _HANDLER_FAILED if self.outcome is None else _CLIENT_LEFT
-        parsed, route, dispatch = self.parsed, self.route, self.dispatch
-        first_token_at = self.first_token_at
-        return RequestRecord(
+        # Set one by one: a call with more than 15 keywords goes by way of a dictionary in CPython.
+        record = RequestRecord(
             lease_id=self.lease_id,
             request_id=self.request_id,
             path=self.path,
-            key=self.key,
             outcome=outcome,
             status=status,
-            reason=self.reason,
-            pool=None if route is None else route.pool.pool.name,
-            service=None if route is None else route.service.name,
-            fallback_for=None if route is None else route.instead_of,
-            priority=None if route is None else route.service.priority,
-            model=None if parsed is None else parsed.model,
-            target_model=None if dispatch is None else dispatch.model,
-            backend_id=None if dispatch is None else dispatch.backend_id,
-            streamed=parsed is not None and parsed.streamed,
-            attempts=self.attempts,
-            continuations=self.continuations,
             e2e_s=now - self.started_at,
-            ttft_s=None if first_token_at is None else first_token_at - self.started_at,
-            queue_s=self.queued_s,
-            overhead_s=self.overhead_s,
-            prompt_tokens=self.usage.prompt_tokens,
-            completion_tokens=self._completion_tokens(),
-            cached_tokens=self.usage.cached_tokens,
-            forecast_ttft_s=None if dispatch is None else dispatch.forecast.ttft_s,
-            forecast_tpot_s=None if dispatch is None else dispatch.forecast.tpot_s,
-            dispatch_ttft_s=None if first_token_at is None else first_token_at - self.dispatched_at,
-            arrived_s=None if self.arrived_at is None else self.arrived_at - self.started_at,
-            dispatched_s=None if dispatch is None else self.dispatched_at - self.started_at,
-            trace=self.trace,
         )
+        record.key = self.key
+        record.reason = self.reason
+        record.trace = self.trace
+        if self.arrived_at is not None:
+            record.arrived_s = self.arrived_at - self.started_at
+        if self.parsed is not None:
+            record.model = self.parsed.model
+            record.streamed = self.parsed.streamed
+        if self.route is not None:
+            service = self.route.service
+            record.pool = self.route.pool.pool.name
+            record.service = service.name
+            record.fallback_for = self.route.instead_of
+            record.priority = service.priority
+        if self.dispatch is not None:
+            self._tell_attempts(record, self.dispatch)
+        return record
+
+    def _tell_attempts(self, record: RequestRecord, dispatch: Dispatch) -> None:
+        record.target_model = dispatch.model
+        record.backend_id = dispatch.backend_id
+        record.forecast_ttft_s = dispatch.forecast.ttft_s
+        record.forecast_tpot_s = dispatch.forecast.tpot_s
+        record.dispatched_s = self.dispatched_at - self.started_at
+        record.attempts = self.attempts
+        record.continuations = self.continuations
+        record.queue_s = self.queued_s
+        record.overhead_s = self.overhead_s
+        e2e_s, ttft_s, tokens = record.e2e_s, None, self._completion_tokens()
+        if self.first_token_at is not None:
+            ttft_s = self.first_token_at - self.started_at
+            record.dispatch_ttft_s = self.first_token_at - self.dispatched_at
+        record.ttft_s = ttft_s
+        record.prompt_tokens = self.usage.prompt_tokens
+        record.cached_tokens = self.usage.cached_tokens
+        record.completion_tokens = tokens
+        record.tpot_s = time_per_output_token(e2e_s=e2e_s, ttft_s=ttft_s, completion_tokens=tokens)
+        record.ntpot_s = normalised_time_per_token(e2e_s=e2e_s, completion_tokens=tokens)
 
     def _completion_tokens(self) -> int | None:
         """As the server told, or estimated from the events of a stream that told nothing."""

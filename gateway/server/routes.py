@@ -7,16 +7,17 @@ from typing import NamedTuple
 from gateway.runtime.scheduler_driver import SchedulerDriver
 from gateway.scheduling.model import (
     NON_CRITICAL,
+    BackendId,
     LLMServerPool,
     LLMService,
     ServedModel,
     ServiceName,
 )
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
-from gateway.scheduling.snapshot import SchedulerSnapshot
+from gateway.scheduling.snapshot import SchedulerSnapshot, Silence
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.options import PoolOptions
-from gateway.server.unheard_server import unheard_server
+from gateway.server.unmet_server import unmet_server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +30,27 @@ class ServingPool:
     options: PoolOptions
 
     def snapshot(self) -> SchedulerSnapshot:
-        """The scheduler's state now, and behind its servers those that have never answered."""
+        """The scheduler's state now, and behind its servers those that it has not met.
+
+        They have never answered, or drain since they are here. Of servers that are out it is told
+        since when and why.
+        """
         state = self.driver.snapshot()
         met = {server.backend_id for server in state.backends}
-        unheard = [unheard_server(each) for each in self.backends if each not in met]
-        return replace(state, backends=(*state.backends, *unheard)) if unheard else state
+        servers = [
+            server if server.usable else replace(server, silence=self._silence(server.backend_id))
+            for server in state.backends
+        ]
+        servers += [
+            unmet_server(each, self.backends.contact(each))
+            for each in self.backends
+            if each not in met
+        ]
+        return replace(state, backends=tuple(servers))
+
+    def _silence(self, backend_id: BackendId) -> Silence | None:
+        contact = self.backends.contact(backend_id)
+        return None if contact is None else contact.silence()
 
 
 class Route(NamedTuple):

@@ -1,7 +1,6 @@
 """The keys about who may come in, how much at once, and over which certificates."""
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
@@ -14,7 +13,7 @@ from pydantic import (
 )
 
 from gateway.settings.pool_defaults import CountFromOne
-from gateway.settings.quantities import Key, PositiveDuration, Size
+from gateway.settings.quantities import FilePath, Key, PositiveDuration, Size
 
 MASK = "**********"
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
@@ -86,14 +85,16 @@ class AccessSettings(ClientLimits):
     """Keys and certificates."""
 
     api_keys: tuple[ApiKeySettings, ...] = Field((), description="keys that clients need")
-    api_keys_file: Path | None = Field(
+    api_keys_file: FilePath | None = Field(
         None, description="YAML file with more `api_keys`, such as a mounted secret"
     )
     admin_api_key: Key | None = Field(None, description="key of the administration listener")
-    tls_certificate: Path | None = Field(
+    tls_certificate: FilePath | None = Field(
         None, description="PEM file with the certificate chain that clients see; turns TLS on"
     )
-    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
+    tls_key: FilePath | None = Field(
+        None, description="PEM file with the certificate's private key"
+    )
     admin_tls: bool = Field(
         default=False, description="serve administration over TLS with the same certificate"
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.settings.quantities import PositiveDuration, parse_server_url
+from gateway.settings.quantities import FilePath, PositiveDuration, parse_server_url
 
 Name = Annotated[str, Field(min_length=1)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
@@ -61,7 +61,7 @@ class DnsDiscovery(_Group):
 class FileDiscovery(_Group):
     """A file with `servers`, or a directory of such files, that is looked at again and again."""
 
-    path: Path
+    path: FilePath
     """YAML or JSON: `servers`, of URLs, or of {url: URL, draining: true}; or a directory of them"""
     interval: PositiveDuration = 1.0
     """between two looks"""
@@ -87,11 +87,11 @@ class KubernetesDiscovery(_Group):
     """http or https"""
     api_server: Annotated[str, AfterValidator(parse_server_url)] = "https://kubernetes.default.svc"
     """base URL of the Kubernetes API"""
-    token_file: Path = _SERVICE_ACCOUNT / "token"
+    token_file: FilePath = _SERVICE_ACCOUNT / "token"
     """credentials, read anew for each request"""
-    ca_file: Path = _SERVICE_ACCOUNT / "ca.crt"
+    ca_file: FilePath = _SERVICE_ACCOUNT / "ca.crt"
     """certificate authority of the API"""
-    namespace_file: Path = _SERVICE_ACCOUNT / "namespace"
+    namespace_file: FilePath = _SERVICE_ACCOUNT / "namespace"
     """where the gateway's own namespace is written"""
 
 

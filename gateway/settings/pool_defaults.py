@@ -3,7 +3,6 @@
 Names are those of the policies in scheduling/policy.py, with the part they belong to in front.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
@@ -18,7 +17,7 @@ from gateway.scheduling.policy import (
     QueuePolicy,
     RetryPolicy,
 )
-from gateway.settings.quantities import Duration, Key, PositiveDuration, Size
+from gateway.settings.quantities import Duration, FilePath, Key, PositiveDuration, Size
 
 _QUEUE, _RETRY, _CAPACITY = QueuePolicy(), RetryPolicy(), CapacityPolicy()
 _FAIRNESS, _PICKER, _BREAKER = FairnessPolicy(), PickerPolicy(), BreakerPolicy()
@@ -141,13 +140,13 @@ class PoolBasics(BaseModel):
     upstream_api_key: Key | None = Field(
         None, description="bearer key sent to the servers in place of the client's credentials"
     )
-    upstream_tls_ca: Path | None = Field(
+    upstream_tls_ca: FilePath | None = Field(
         None, description="PEM file of the authorities that servers' certificates must be from"
     )
-    upstream_tls_certificate: Path | None = Field(
+    upstream_tls_certificate: FilePath | None = Field(
         None, description="PEM file with the certificate that is shown to servers"
     )
-    upstream_tls_key: Path | None = Field(None, description="PEM file with its private key")
+    upstream_tls_key: FilePath | None = Field(None, description="PEM file with its private key")
     upstream_tls_verify: bool = Field(
         default=True, description="refuse servers whose certificate is not valid for their name"
     )

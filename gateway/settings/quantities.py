@@ -6,6 +6,8 @@ Each type validates from text or a number and serialises (JSON mode) back to the
 import math
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -22,6 +24,7 @@ _PRINTABLE = re.compile(r"[!-~]+")
 _LABEL = re.compile(r".{1,63}")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0->@-~]+")
 _SERVER_URL = "expected a URL with scheme and host such as http://10.0.0.1:8000"
+_DEFAULT_PORTS = MappingProxyType({"http": 80, "https": 443})
 _MOST_LEVELS = 1 << 31
 _PRIORITIES = MappingProxyType({"Critical": CRITICAL, "Non-Critical": NON_CRITICAL})
 
@@ -101,27 +104,54 @@ def format_priority(level: int) -> str | int:
 
 
 def parse_server_url(value: str) -> str:
-    """A server's base URL without trailing slash."""
-    url = value.strip().rstrip("/")
+    """A server's base URL in the one form in which it is known, however it was written.
+
+    Scheme and host are in lower case (an IPv6 address is in its short form), and there is no
+    default port and no trailing slash (RFC 3986, section 6.2). Raises ValueError.
+    """
+    url = value.strip()
     # urlsplit drops line ends and tabs without a word; it refuses brackets that do not match.
     if not _PRINTABLE.fullmatch(url) or url.count("[") != url.count("]"):
         raise ValueError(_SERVER_URL)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(_SERVER_URL) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(_SERVER_URL)
     if not all(_LABEL.fullmatch(label) for label in parts.hostname.rstrip(".").split(".")):
         raise ValueError("expected a host name of parts with 1 to 63 characters")
     if parts.query or parts.fragment or parts.username:
         raise ValueError("expected a URL of host, port and path only")
-    if parts.path.endswith("/v1"):
+    path = parts.path.rstrip("/")
+    if path.endswith("/v1"):
         raise ValueError("expected the server's base URL, without /v1")
     try:
-        is_port = parts.port != 0
+        port = parts.port
     except ValueError:
-        is_port = False
-    if not is_port:
+        port = 0
+    if port == 0:
         raise ValueError("expected a port from 1 to 65535")
-    return url
+    shown = "" if port is None or port == _DEFAULT_PORTS[parts.scheme] else f":{port}"
+    return f"{parts.scheme}://{_normal_host(parts.hostname)}{shown}{path}"
+
+
+def _normal_host(host: str) -> str:
+    """As a URL has it; `host` is in lower case and without brackets, as urlsplit tells it."""
+    if ":" not in host:
+        return host
+    address, percent, zone = host.partition("%")
+    try:
+        return f"[{ip_address(address).compressed}{percent}{zone}]"
+    except ValueError as error:
+        raise ValueError("expected an IPv6 address between brackets") from error
+
+
+def parse_path(value: object) -> object:
+    """Anything but empty text, which Path takes for the working directory."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("expected a path")
+    return value
 
 
 def parse_origin(value: str) -> str:
@@ -155,6 +185,7 @@ Percentile = Annotated[float, BeforeValidator(parse_percentile)]
 Priority = Annotated[
     int, BeforeValidator(parse_priority), PlainSerializer(format_priority, when_used="json")
 ]
+FilePath = Annotated[Path, BeforeValidator(parse_path)]
 ServerUrl = Annotated[str, AfterValidator(parse_server_url)]
 Origin = Annotated[str, AfterValidator(parse_origin)]
 Key = Annotated[SecretStr, AfterValidator(check_key)]

@@ -17,6 +17,7 @@ from gateway.settings.discovery import DiscoverySettings
 from gateway.settings.pool_defaults import PoolDefaults
 from gateway.settings.quantities import (
     Duration,
+    FilePath,
     Origin,
     Percentile,
     PositiveDuration,
@@ -186,14 +187,14 @@ class Settings(AccessSettings, PoolDefaults):
         default=False,
         description="reload when the file changes, as on SIGHUP",
     )
-    admin_changes_file: Path | None = Field(
+    admin_changes_file: FilePath | None = Field(
         None, description="file that the admin API keeps changes in that are to outlast a restart"
     )
     drain_timeout: Duration = Field(30.0, description="grace for requests in flight after SIGTERM")
-    request_log: Path | None = Field(
+    request_log: FilePath | None = Field(
         Path("-"), description="file that gets a JSON line per request; - is standard output"
     )
-    journal: Path | None = Field(None, description="file that every event and decision goes to")
+    journal: FilePath | None = Field(None, description="file that every event and decision goes to")
     seed: int | None = Field(None, description="of the random draws; drawn anew unless set")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe messages shown"

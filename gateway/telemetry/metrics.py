@@ -20,6 +20,9 @@ from gateway.telemetry.request_record import Outcome, RequestRecord
 OTHER_SERVICE = ServiceName("other")
 """The label of requests that reached no configured service."""
 
+_OK = Outcome.OK
+"""A member of an enumeration takes Python 3.11 some times as long to look up as a name."""
+
 ServiceLabels = tuple[str, str, str]
 """Pool, service and priority of a series; pool and priority are empty for `OTHER_SERVICE`."""
 
@@ -48,25 +51,27 @@ class ServiceSeries:
 
     def count(self, record: RequestRecord) -> None:
         """Count one request of this service."""
+        # Each attribute is read once: the record is no compiled class.
         outcome = record.outcome
         _increment(self.outcomes, outcome)
-        if record.reason is not None:
-            if outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR:
-                _increment(self.failures, record.reason)
-            else:
-                _increment(self.refusals, record.reason)
+        reason = record.reason
+        if reason is not None:
+            failed = outcome is Outcome.FAILED or outcome is Outcome.STREAM_ERROR
+            _increment(self.failures if failed else self.refusals, reason)
         if record.fallback_for is not None:
             self.fallbacks += 1
-        if record.attempts:
+        attempts = record.attempts
+        if attempts:
             self.queue_wait.observe(record.queue_s)
-            self.retries += record.attempts - 1
+            self.retries += attempts - 1
             self.continuations += record.continuations
-        if record.overhead_s is not None:
-            self.overhead.observe(record.overhead_s)
+        overhead_s = record.overhead_s
+        if overhead_s is not None:
+            self.overhead.observe(overhead_s)
         self.prompt_tokens += record.prompt_tokens or 0
         self.cached_tokens += record.cached_tokens or 0
         self.completion_tokens += record.completion_tokens or 0
-        if outcome is Outcome.OK:
+        if outcome is _OK:
             self._observe_latency(record)
 
     def _observe_latency(self, record: RequestRecord) -> None:
@@ -74,16 +79,18 @@ class ServiceSeries:
         ntpot_s = record.ntpot_s
         if ntpot_s is not None:
             self.ntpot.observe(ntpot_s)
-        if record.ttft_s is not None:
-            self.ttft.observe(record.ttft_s)
-        if record.forecast_ttft_s is not None and record.dispatch_ttft_s:
-            error_s = abs(record.forecast_ttft_s - record.dispatch_ttft_s)
-            self.ttft_error.observe(error_s / record.dispatch_ttft_s)
+        ttft_s = record.ttft_s
+        if ttft_s is not None:
+            self.ttft.observe(ttft_s)
+            forecast_s, actual_s = record.forecast_ttft_s, record.dispatch_ttft_s
+            if forecast_s is not None and actual_s:
+                self.ttft_error.observe(abs(forecast_s - actual_s) / actual_s)
         tpot_s = record.tpot_s
         if tpot_s is not None:
             self.tpot.observe(tpot_s)
-            if record.forecast_tpot_s is not None and tpot_s:
-                self.tpot_error.observe(abs(record.forecast_tpot_s - tpot_s) / tpot_s)
+            forecast_s = record.forecast_tpot_s
+            if forecast_s is not None and tpot_s:
+                self.tpot_error.observe(abs(forecast_s - tpot_s) / tpot_s)
 
 
 class RequestMetrics(Collector):
@@ -99,19 +106,31 @@ class RequestMetrics(Collector):
     def set_services(self, services: Iterable[ServiceName]) -> None:
         """Change which services get series of their own; what was counted stays."""
         self._services = frozenset({*services, DEFAULT_SERVICE})
+        self._known: dict[tuple[str | None, ServiceName | None, int | None], ServiceSeries] = {}
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count one request."""
-        if record.service in self._services:
-            labels = (record.pool or "", record.service, str(record.priority))
-        else:
-            labels = ("", OTHER_SERVICE, "")
+        series = self._known.get((record.pool, record.service, record.priority))
+        if series is None:
+            series = self._series_of(record)
+        series.count(record)
+        key = record.key
+        if key is not None:
+            self._count_key(key, record)
+
+    def _series_of(self, record: RequestRecord) -> ServiceSeries:
+        """Find or make it; that of a service with series of its own is found faster from now on."""
+        service = record.service
+        known = service in self._services
+        labels = ("", OTHER_SERVICE, "")
+        if service is not None and known:
+            labels = (record.pool or "", service, str(record.priority))
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = ServiceSeries()
-        series.count(record)
-        if record.key is not None:
-            self._count_key(record.key, record)
+        if known:
+            self._known[record.pool, service, record.priority] = series
+        return series
 
     def _count_key(self, key: str, record: RequestRecord) -> None:
         outcomes = self._key_outcomes

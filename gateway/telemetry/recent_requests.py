@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from enum import StrEnum
 from heapq import nlargest
 from itertools import islice
 from types import MappingProxyType
-from typing import NamedTuple
+
+import msgspec
 
 from gateway.telemetry.request_record import RequestRecord
 
@@ -37,7 +37,7 @@ _FIGURES: MappingProxyType[RequestOrder, Callable[[RequestRecord], float | None]
 """What the other orders go by; a request that was never sent to a server waited all its time."""
 
 
-class EndedRequest(NamedTuple):
+class EndedRequest(msgspec.Struct, frozen=True, gc=False):
     """A record, and when it was made: seconds since 1970-01-01 UTC."""
 
     ended_at: float
@@ -59,7 +59,7 @@ class RecentRequests:
     def request_ended(self, record: RequestRecord) -> None:
         """Keep one request; the oldest gives way."""
         if len(record.path) > _LONGEST_PATH:  # the only text of a record without a bound of its own
-            record = replace(record, path=record.path[:_LONGEST_PATH])
+            record = msgspec.structs.replace(record, path=record.path[:_LONGEST_PATH])
         self._ring.append(EndedRequest(self._wall_clock(), record))
 
     def first(

@@ -1,8 +1,9 @@
 """What is known of one request when it has ended: the source of metrics and of the request log."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
+
+import msgspec
 
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import BackendId, ServiceName
@@ -48,9 +49,12 @@ def outcome_of_refusal(reason: RefusalReason) -> Outcome:
             assert_never(reason)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     """One finished request. No prompt, no answer and no secret is in it; None is "not known".
+
+    Whoever is given one leaves it as it is. It is a structure of msgspec's because making one and
+    writing it down is work of every request; no cycle can go through one, so the garbage collector
+    does not have to look at those that are kept.
 
     Attributes:
         lease_id: the gateway's own unique id, as the scheduler and the journal know it.
@@ -76,6 +80,7 @@ class RequestRecord:
             last dispatch.
         trace: the spans' ids, where tracing is on.
         dispatch_ttft_s: what `forecast_ttft_s` forecast: from the last dispatch to the first token.
+        tpot_s, ntpot_s: see `time_per_output_token` and `normalised_time_per_token`.
     """
 
     lease_id: str
@@ -108,15 +113,19 @@ class RequestRecord:
     arrived_s: float | None = None
     dispatched_s: float | None = None
     trace: TraceContext | None = None
+    tpot_s: float | None = None
+    ntpot_s: float | None = None
 
-    @property
-    def tpot_s(self) -> float | None:
-        """Time per output token after the first; None if no first token showed, or no second."""
-        if self.ttft_s is None or self.completion_tokens is None or self.completion_tokens < 2:
-            return None
-        return (self.e2e_s - self.ttft_s) / (self.completion_tokens - 1)
 
-    @property
-    def ntpot_s(self) -> float | None:
-        """Normalised time per output token: end-to-end latency over all of them."""
-        return self.e2e_s / self.completion_tokens if self.completion_tokens else None
+def time_per_output_token(
+    *, e2e_s: float, ttft_s: float | None, completion_tokens: int | None
+) -> float | None:
+    """TPOT: of the tokens after the first; None if no first token showed, or no second."""
+    if ttft_s is None or completion_tokens is None or completion_tokens < 2:
+        return None
+    return (e2e_s - ttft_s) / (completion_tokens - 1)
+
+
+def normalised_time_per_token(*, e2e_s: float, completion_tokens: int | None) -> float | None:
+    """NTPOT: end-to-end latency over all tokens; None without any."""
+    return e2e_s / completion_tokens if completion_tokens else None

@@ -80,7 +80,8 @@ ADAPTER_SLOTS = gauge(
 
 BACKEND_TTFT_ERROR = gauge(
     "llm_gateway_backend_ttft_forecast_error_ratio",
-    "Running mean of |forecast - actual| / actual of TTFT, from dispatch, over about 50 requests.",
+    "Running mean of |forecast - actual| / actual of TTFT, each at most 3, from dispatch, over"
+    " about 50 requests.",
     *_BACKEND,
 )
 BACKEND_TTFT_COVERAGE = gauge(
@@ -95,7 +96,7 @@ BACKEND_TTFT_SAMPLES = counter(
 )
 BACKEND_TPOT_ERROR = gauge(
     "llm_gateway_backend_tpot_forecast_error_ratio",
-    "Running mean of |forecast - actual| / actual of TPOT, over about 50 requests.",
+    "Running mean of |forecast - actual| / actual of TPOT, each at most 3, over about 50 requests.",
     *_BACKEND,
 )
 BACKEND_TPOT_COVERAGE = gauge(

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 TRACEPARENT = b"traceparent"
 _VALUE = re.compile(rb"\A([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 _SAMPLED = 1
@@ -17,7 +19,7 @@ class RemoteParent(NamedTuple):
     sampled: bool
 
 
-class TraceContext(NamedTuple):
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
     """The spans of one request; ids in hexadecimal.
 
     Attributes:

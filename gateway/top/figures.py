@@ -56,11 +56,27 @@ def misses(service: dict[str, Any]) -> bool:
     )
 
 
+def is_down(server: dict[str, Any]) -> bool:
+    """Whether a server takes nothing although it should."""
+    return not server["usable"] and not server["draining"]
+
+
+def silence(server: dict[str, Any]) -> str:
+    """Since when a server is out, and why; empty for one that is not."""
+    known = server["silence"]
+    if known is None:
+        return ""
+    whole = max(1, round(known["for_s"]))
+    since = f"out for {whole} s" if whole < 100 else f"out for {whole // 60} min"
+    return since if known["trouble"] is None else f"{since}: {plain(known['trouble'])}"
+
+
 def health(server: dict[str, Any]) -> tuple[str, int]:
     """How a server is in a word, and how bad that is: 0 fine, 1 to be seen, 2 in trouble."""
     age_s = server["report_age_s"]
-    if not server["usable"]:
-        return "down", 2
+    if is_down(server):
+        silence = server["silence"]
+        return ("down" if silence is None or silence["was_heard"] else "not heard from"), 2
     if server["ejected"]:
         return "ejected", 2
     if server["draining"]:
@@ -75,7 +91,8 @@ def verdict(state: dict[str, Any]) -> tuple[str, int]:
     servers = [server for pool in state["pools"] for server in pool["backends"]]
     services = [service for pool in state["pools"] for service in pool["services"]]
     waiting = sum(pool["queued_requests"] for pool in state["pools"])
-    usable = sum(server["usable"] and not server["ejected"] for server in servers)
+    usable = sum(map(_takes, servers))
+    out = sum(is_down(server) or server["ejected"] for server in servers)
     unserved = [plain(pool["pool"]) for pool in state["pools"] if not _takes_requests(pool)]
     missing = [plain(service["service"]) for service in services if misses(service)]
     found = []
@@ -83,8 +100,8 @@ def verdict(state: dict[str, Any]) -> tuple[str, int]:
         found.append("no server can be used")
     elif unserved:
         found.append(f"no server can be used of pool {', '.join(unserved)}")
-    if 0 < usable < len(servers):
-        found.append(f"{len(servers) - usable} of {len(servers)} servers are down or ejected")
+    if usable and out:
+        found.append(f"{out} of {len(servers)} servers are down or ejected")
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         found.append(f"objective missed by {', '.join(missing[:3])}{more}")
@@ -96,4 +113,8 @@ def verdict(state: dict[str, Any]) -> tuple[str, int]:
 
 
 def _takes_requests(pool: dict[str, Any]) -> bool:
-    return any(server["usable"] and not server["ejected"] for server in pool["backends"])
+    return any(map(_takes, pool["backends"]))
+
+
+def _takes(server: dict[str, Any]) -> bool:
+    return bool(server["usable"] and not server["draining"] and not server["ejected"])

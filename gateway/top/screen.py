@@ -98,7 +98,12 @@ def _servers(state: Mapping[str, Any], room: int | None) -> RenderableType:
             figures.percent(server["saturation"]),
             str(server["sequences"]),
             figures.percent(server["reported_kv_usage"]),
-            Text(figures.plain(", ".join(adapters)), overflow="ellipsis", no_wrap=True),
+            Text(
+                figures.silence(server) or figures.plain(", ".join(adapters)),
+                _STYLES[level] if server["silence"] else "",
+                overflow="ellipsis",
+                no_wrap=True,
+            ),
             " / ".join(map(figures.percent, errors)),
         )
     return _with_rest(table, len(found), room, "servers")

@@ -22,8 +22,10 @@ from gateway.scheduling.model import (
     ServiceName,
 )
 from gateway.scheduling.policy import SchedulingPolicy
+from gateway.server.backend_client import BackendClient
 from gateway.server.backend_directory import BackendDirectory
-from gateway.server.options import PoolOptions
+from gateway.server.contact import Contact
+from gateway.server.options import BackendConnectOptions, BackendEndpoint, PoolOptions
 from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.server.status_page.build import LivePage, build_live_page
 from gateway.telemetry.metrics import RequestMetrics
@@ -49,10 +51,11 @@ class Scene:
         self.driver = SchedulerDriver(
             scheduler=build_scheduler(policy, Random(1)), clock=monotonic_clock
         )
+        self.backends = BackendDirectory()
         pool = ServingPool(
             pool=policy.pool,
             driver=self.driver,
-            backends=BackendDirectory(),
+            backends=self.backends,
             options=PoolOptions(),
         )
         self.pools = PoolDirectory([pool])
@@ -72,12 +75,28 @@ class Scene:
             report = BackendLoadReported(BackendId(name), load, monotonic_clock())
             self.driver.deliver(report)
 
+    def know(self, url: str, contact: Contact) -> None:
+        """Have a server that the scheduler has not met."""
+        options = BackendConnectOptions(endpoint=BackendEndpoint.parse(url))
+        self.backends.add(BackendId(url), BackendClient(options, clock=monotonic_clock))
+        self.backends.keep_contact(BackendId(url), contact)
+
     def arrive(self, request: InferenceRequest) -> None:
         self.driver.deliver(RequestArrived(request, ()))
 
     def end(self, record: RequestRecord) -> None:
         self.metrics.request_ended(record)
         self.page.recent.request_ended(record)
+
+
+def unmet(scene: Scene) -> None:
+    """Add a server that has never answered, and one that drains since it is known."""
+    never = Contact(draining=False, clock=lambda: 5.0)
+    never.failed("Connection refused")
+    scene.know("http://gpu-3:8000", never)
+    draining = Contact(draining=True, clock=lambda: 5.0)
+    draining.made()
+    scene.know("http://gpu-4:8000", draining)
 
 
 def troubled() -> Scene:

@@ -14,7 +14,7 @@ from gateway.scheduling.model import BackendId
 from gateway.server.admin import AdminPages
 from gateway.server.app import Listener, ListenOptions
 from tests.browser.chromium import chromium_path
-from tests.browser.scenes import HOSTILE, NOON, Scene, large, troubled
+from tests.browser.scenes import HOSTILE, NOON, Scene, large, troubled, unmet
 from tests.telemetry.record_builder import make_record
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -73,6 +73,22 @@ async def visiting(browser: Browser, scene: Scene, **context: object) -> AsyncIt
             feed.cancel()
             await listener.close()
             scene.driver.stop()
+
+
+async def test_of_a_server_that_has_never_answered_it_is_told_since_when_and_why(
+    browser: Browser,
+) -> None:
+    scene = troubled()
+    unmet(scene)
+    async with visiting(browser, scene) as visit:
+        await visit.open()
+        page = visit.page
+        await expect(page.locator("#verdict-headline")).to_have_text("2 of 4 servers are down")
+        never = page.locator("#server-rows tr", has_text="gpu-3:8000")
+        await expect(never.locator(".pill")).to_have_text("not heard from")
+        await expect(never).to_contain_text("for 1 s: Connection refused")
+        draining = page.locator("#server-rows tr", has_text="gpu-4:8000")
+        await expect(draining.locator(".pill")).to_have_text("draining")
 
 
 async def test_the_first_look_says_how_the_pool_is(browser: Browser) -> None:

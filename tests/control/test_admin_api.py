@@ -102,6 +102,16 @@ async def test_a_url_in_a_path_may_be_quoted() -> None:
         assert status == 200
 
 
+async def test_a_url_may_be_written_in_another_way() -> None:
+    async with ModelServer() as server, running(settings(pool(server))) as gateway:
+        written = f"HTTP{server.url.removeprefix('http')}/"
+        _, view = await call(gateway, "POST", "/admin/servers", {"url": written})
+        assert view["sources"] == ["configuration", "administrator"]
+        _, view = await call(gateway, "PATCH", f"/admin/servers/{written}", {"draining": True})
+        assert (view["url"], view["state"]) == (server.url, "draining")
+        assert len(await servers(gateway)) == 1
+
+
 async def test_a_configured_server_that_is_removed_stays_away_over_a_reload() -> None:
     async with ModelServer() as server, running(settings(pool(server))) as gateway:
         await call(gateway, "DELETE", f"/admin/servers/{server.url}")
@@ -243,6 +253,24 @@ async def test_kept_changes_of_what_is_no_longer_configured_are_told(
         pass
     assert f"{path}: no service is named 'gone'" in caplog.text
     assert f"{path}: no pool is named 'away'" in caplog.text
+
+
+async def test_changes_of_a_service_that_is_gone_are_listed_and_can_be_removed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "changes.yaml"
+    path.write_text("services: {gone/1: {fairness_weight: 4}}")
+    found = settings(pool(services=(CHAT_SERVICE,)), admin_changes_file=path)
+    async with running(found) as gateway:
+        _, listed = await call(gateway, "GET", "/admin/services")
+        assert listed["idle_changes"] == ["gone/1"]
+        removal = "/admin/services/gone%2F1/changes?persist=true"
+        status, view = await call(gateway, "DELETE", removal)
+        assert (status, view) == (200, {"name": "gone/1", "changed": []})
+        _, listed = await call(gateway, "GET", "/admin/services")
+        assert listed["idle_changes"] == []
+        assert yaml.safe_load(path.read_text())["services"] == {}
+        assert (await call(gateway, "DELETE", removal))[0] == 404
 
 
 async def test_without_a_file_nothing_can_be_kept_and_nothing_is_changed() -> None:

@@ -45,6 +45,22 @@ async def test_a_file_adds_to_the_servers_that_are_configured(tmp_path: Path) ->
                 assert one.answered == 1
 
 
+async def test_a_server_in_two_pools_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "servers.yaml"
+    async with ModelServer() as one, ModelServer() as two:
+        path.write_text(f"servers: [{two.url}, {one.url}/]")
+        source = {"file": {"path": str(path), "interval": "2ms"}}
+        found = settings(pool(one), {"name": "other", "discovery": source})
+        async with running(found):
+            await eventually(lambda: "/metrics" in two.asked)
+            path.write_text(f"servers: [{one.url}, {two.url}, 'http://127.0.0.1:9']")
+            await eventually(lambda: "127.0.0.1:9 is out" in caplog.text)
+        warning = f"server {one.url} is in pools pool, other: each reckons"
+        assert caplog.text.count(warning) == caplog.text.count(" is in pools ") == 1
+
+
 async def test_a_source_that_changes_keeps_its_servers_until_it_has_found_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,6 +25,12 @@ def test_a_file_lists_servers_and_which_of_them_drain(tmp_path: Path) -> None:
     assert seen.servers == {"http://a:1": False, "http://b:2": True}
 
 
+def test_a_server_that_is_written_in_two_ways_is_one() -> None:
+    seen = Seen("kubernetes")
+    seen.report.found({"http://a:80": True, "HTTP://A": False, "http://b:1": False})
+    assert seen.servers == {"http://a": True, "http://b:1": False}
+
+
 def test_a_file_that_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
     path = tmp_path / "servers.json"
     path.write_text('{"servers": ["http://a:1"]}')

@@ -114,6 +114,8 @@ async def visiting(folder: Path) -> AsyncIterator[tuple[Visitor, list[SimulatedS
         ports = await stack.enter_async_context(running_gateway(settings_for(folder, urls)))
         visitor = Visitor(await stack.enter_async_context(aiohttp.ClientSession()), ports)
         await visitor.until('llm_gateway_servers{pool="main",state="up"} 2.0')
+        await visitor.until("llm_gateway_backend_metrics_age_seconds{")
+        await visitor.until("llm_gateway_event_loop_lag_seconds_count 1.0")
         yield visitor, servers
 
 

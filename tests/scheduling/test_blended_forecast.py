@@ -54,6 +54,31 @@ def test_where_many_run_at_once_a_hundred_outcomes_alike_change_less() -> None:
     assert told_s[1] == pytest.approx(0.03, rel=0.05)
 
 
+def test_answers_that_arrive_in_one_piece_do_not_pull_down_what_is_told() -> None:
+    blend, rng = BlendedForecast(), Random(1)
+    for number in range(300):
+        in_one_piece = 1e-3 if number % 8 == 0 else 1.0
+        actual_s = 0.005 * rng.lognormvariate(0.0, 0.4) * in_one_piece
+        blend.learn(raw_s=0.007, actual_s=actual_s, in_flight=4)
+    assert blend.tell_s(0.007) == pytest.approx(0.005, rel=0.2)
+
+
+def test_a_first_answer_in_one_piece_is_soon_forgotten() -> None:
+    blend = BlendedForecast()
+    blend.learn(raw_s=0.012, actual_s=1e-5, in_flight=1)
+    for _ in range(4):
+        blend.learn(raw_s=0.012, actual_s=0.005, in_flight=1)
+    assert blend.tell_s(0.012) == pytest.approx(0.005, rel=0.2)
+
+
+@pytest.mark.parametrize("actual_s", [0.0005, 0.3])
+def test_a_server_far_from_the_prior_is_told_right_after_eight_answers(actual_s: float) -> None:
+    blend = BlendedForecast()
+    for _ in range(8):
+        blend.learn(raw_s=0.012, actual_s=actual_s, in_flight=1)
+    assert blend.tell_s(0.012) == pytest.approx(actual_s, rel=0.2)
+
+
 def test_a_change_of_speed_moves_what_is_told() -> None:
     blend = taught(slope=0.2)
     blend.rescale(2.0)

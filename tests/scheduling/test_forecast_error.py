@@ -89,6 +89,13 @@ def test_trust_grows_with_samples_and_falls_with_the_error() -> None:
     assert 0.3 < bad.trust < 0.5
 
 
+def test_one_answer_that_arrives_in_one_piece_costs_hardly_any_trust() -> None:
+    error = taught(median=1.0, sigma=0.1, samples=400)
+    before = error.trust
+    error.learn(raw_s=0.01, forecast_s=0.01, p90_s=0.02, actual_s=1e-5)
+    assert error.trust == pytest.approx(before, abs=0.07)
+
+
 def test_decisions_fear_misses_far_from_a_bound_though_forecasts_were_sharp() -> None:
     sharp, vague = (taught(median=1.0, sigma=sigma, samples=2_000) for sigma in (0.02, 0.6))
     assert log(sharp.p90_factor / sharp.median_factor) < 0.1

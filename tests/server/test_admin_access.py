@@ -3,17 +3,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from gateway.server.admin_access import AdminAccess, is_loopback
 from gateway.server.app import Listener, ListenOptions
 from gateway.server.client_channel import ClientChannel
+from gateway.server.client_request import ClientRequest
 from tests.server.raw_client import RawClient, RawResponse
 
 KEY = "ak-administrator"
 
 
-async def page(request: web.BaseRequest) -> web.StreamResponse:
+async def page(request: ClientRequest) -> bool:
     channel = ClientChannel(request)
     channel.send(200, b"", b"page")
     return channel.end()

@@ -109,6 +109,38 @@ async def test_a_healthy_server_joins_with_its_models() -> None:
         assert watched.backends.served("base") is not None
 
 
+async def test_why_a_server_has_never_been_in_is_known() -> None:
+    engine = Engine()
+    engine.pages["/health"] = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+    async with watching(engine) as watched:
+        contact = watched.backends.contact(S0)
+        assert contact is not None
+        first = contact.silence()
+        assert first is not None
+        assert (first.was_heard, first.trouble) == (False, None)
+        await eventually(lambda: len(engine.asked) >= 5)
+        silence = contact.silence()
+        assert silence is not None
+        assert (silence.was_heard, silence.trouble) == (False, "/health answers 503")
+        engine.pages["/health"] = ok(b"")
+        await eventually(lambda: contact.healthy)
+        assert contact.silence() is None
+
+
+async def test_a_server_that_went_out_is_known_to_have_been_in() -> None:
+    engine = Engine()
+    async with watching(engine) as watched:
+        contact = watched.backends.contact(S0)
+        assert contact is not None
+        await eventually(lambda: contact.healthy)
+        await engine.stop()
+        await eventually(lambda: not contact.healthy)
+        silence = contact.silence()
+        assert silence is not None
+        assert silence.was_heard
+        assert "111" in (silence.trouble or "")
+
+
 async def test_load_is_reported_again_and_again_with_the_time_it_was_asked_for() -> None:
     async with watching(Engine()) as watched:
         before = monotonic_clock()

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 
 from gateway.server.app import Listener, ListenOptions
 from gateway.server.client_channel import ClientChannel
 from gateway.server.client_connections import CutReason
+from gateway.server.client_request import ClientRequest
 from gateway.server.options import ConnectionLimits
 from tests.server.raw_client import RawClient
 from tests.server.raw_server import eventually
@@ -31,7 +31,7 @@ class Served:
     def cut(self) -> dict[CutReason, int]:
         return {reason: n for reason, n in self.listener.connections.counts.items() if n}
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: ClientRequest) -> bool:
         channel = ClientChannel(request)
         if request.path == "/wait":
             await self.go.wait()
@@ -80,20 +80,20 @@ async def test_headers_in_pieces_that_end_in_time_are_answered() -> None:
                 await asyncio.sleep(0.002)
             assert (await client.response()).status == 200
         assert served.cut == {}
-        assert not served.listener.connections._heads
+        assert not served.listener.connections.unfinished_heads
 
 
 async def test_a_request_that_is_being_answered_has_no_headers_to_wait_for() -> None:
     async with serving(header_timeout_s=60.0) as served, served.client() as client:
         client.send(BEGUN)
-        await eventually(lambda: served.listener.connections._heads)
+        await eventually(lambda: served.listener.connections.unfinished_heads)
         client.send(b"\r\n")
         assert (await client.response()).status == 200
         client.get("/wait")
         await eventually(lambda: not next(iter(served.listener.connections._open)).waits)
         client.get("/")
         await asyncio.sleep(0.002)
-        assert not served.listener.connections._heads
+        assert not served.listener.connections.unfinished_heads
         served.go.set()
         assert (await client.response()).status == 200
         assert (await client.response()).status == 200
@@ -139,7 +139,7 @@ async def test_a_head_whose_end_is_split_from_it_is_not_too_large() -> None:
     async with serving(header_bytes=1_024) as served, served.client() as client:
         head = BEGUN + b"Content-Length: 50000\r\nX-A: " + b"a" * 800 + b"\r\n\r"
         client.send(head)
-        await eventually(lambda: served.listener.connections._heads)
+        await eventually(lambda: served.listener.connections.unfinished_heads)
         client.send(b"\n" + b"a" * 50_000)
         assert (await client.response()).status == 200
 

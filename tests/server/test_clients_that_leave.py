@@ -122,7 +122,7 @@ async def test_a_client_that_leaves_with_its_whole_answer_has_not_cancelled(
     def write_and_lose_the_client(channel: ClientChannel, data: bytes, *, last: bool) -> None:
         write(channel, data, last=last)
         # The loop learns of it before the task that waits for the end of the answer runs.
-        transport = channel._protocol.transport
+        transport = channel._connection.transport
         assert transport is not None
         transport.abort()
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from gateway.runtime.clock import monotonic_clock
+from gateway.scheduling.model import BackendId
 from gateway.server.backend_connector import BackendConnector
 from gateway.server.backend_monitor import BackendMonitor
 from gateway.server.options import BackendTimeouts
@@ -86,6 +87,18 @@ async def test_a_server_that_nobody_listens_at_is_down() -> None:
         await engine.stop()
         pool.servers.declare("test", up(engine))
         assert pool.states() == {engine.url: "down"}
+
+
+async def test_a_server_that_drains_from_the_start_is_shown_to_drain() -> None:
+    engine = ModelServer()
+    async with pool_of(engine) as pool:
+        pool.servers.declare("test", {engine.url: True})
+        contact = pool.rig.backends.contact(BackendId(engine.url))
+        assert contact is not None
+        await eventually(lambda: contact.healthy)
+        (shown,) = pool.rig.pools.pools[0].snapshot().backends
+        assert (shown.usable, shown.draining, shown.silence) == (True, True, None)
+        assert not pool.rig.backends.any_usable
 
 
 async def test_a_server_that_is_named_no_longer_is_removed() -> None:

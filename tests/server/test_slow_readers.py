@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.server.aiohttp_internals import ClientProtocol
+from gateway.server.client_connection import ClientConnection
 from gateway.server.options import BackendTimeouts
 from tests.server.gateway_rig import CHAT, chat, gateway
 from tests.server.raw_server import (
@@ -63,10 +63,9 @@ async def test_a_connection_that_went_back_to_the_pool_is_no_longer_the_clients_
     async with gateway(serving(ANSWER)) as rig, rig.client() as client:
         client.post(CHAT, chat())
         assert (await client.response()).status == 200
-        assert rig.listener._server is not None
-        (protocol,) = rig.listener._server.connections
-        assert isinstance(protocol, ClientProtocol)
-        assert protocol._flow is None
+        (connection,) = rig.listener.connections
+        assert isinstance(connection, ClientConnection)
+        assert connection._flow is None
 
 
 async def test_a_client_that_does_not_read_at_all_is_hung_up_on() -> None:

@@ -6,6 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from gateway.settings.problems import ConfigurationError
 from gateway.settings.tracing import TracingSettings
 from gateway.telemetry.tracing import RequestTracing
 from tests.server.gateway_rig import CHAT, chat, gateway
@@ -62,6 +63,7 @@ async def test_without_tracing_the_clients_header_passes_through() -> None:
     ("variables", "wanted"),
     [
         ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "perhaps"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c", "OTEL_SDK_DISABLED": "true"}, False),
@@ -75,4 +77,19 @@ def test_tracing_is_on_where_a_collector_is_named(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert TracingSettings().wanted is wanted
+    assert TracingSettings().wanted() is wanted
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["collector:4318", "grpc://collector:4317", "http://", "http://c:x", "http://[::1"]
+)
+@pytest.mark.parametrize(
+    "name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]
+)
+def test_a_collector_that_spans_cannot_be_sent_to_is_refused_at_start(
+    name: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    monkeypatch.setenv(name, endpoint)
+    with pytest.raises(ConfigurationError, match=f"{name}: .*expected the collector's URL"):
+        TracingSettings().wanted()

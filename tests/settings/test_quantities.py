@@ -112,8 +112,20 @@ def test_levels_with_a_name_are_shown_by_it() -> None:
     assert [format_priority(level) for level in (0, -1, 2)] == ["Critical", "Non-Critical", 2]
 
 
-def test_a_server_url_loses_its_trailing_slash() -> None:
-    assert parse_server_url(" https://gpu-1:8000/base/ ") == "https://gpu-1:8000/base"
+@pytest.mark.parametrize(
+    ("written", "known"),
+    [
+        (" https://gpu-1:8000/base/ ", "https://gpu-1:8000/base"),
+        ("HTTP://GPU-1:8000", "http://gpu-1:8000"),
+        ("http://gpu-1:80/", "http://gpu-1"),
+        ("https://gpu-1:443/Base", "https://gpu-1/Base"),
+        ("https://gpu-1:80", "https://gpu-1:80"),
+        ("http://[0:0::1]:8000", "http://[::1]:8000"),
+        ("http://[FE80::1%eth0]", "http://[fe80::1%eth0]"),
+    ],
+)
+def test_a_server_has_one_url_however_it_is_written(written: str, known: str) -> None:
+    assert parse_server_url(written) == known
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,16 @@
 """Makes request records, so that a test names only what it is about."""
 
-from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from gateway.scheduling.model import BackendId, ServiceName
-from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.request_record import (
+    Outcome,
+    RequestRecord,
+    normalised_time_per_token,
+    time_per_output_token,
+)
 
 _ANSWERED = RequestRecord(
     lease_id="gateway-1",
@@ -35,4 +41,10 @@ _ANSWERED = RequestRecord(
 
 def make_record(**changed: Any) -> RequestRecord:  # noqa: ANN401 - the fields of RequestRecord
     """A streamed answer of 21 tokens: TTFT .4 s, TPOT .1 s, forecast errors .1 and .2."""
-    return replace(_ANSWERED, **changed)
+    record = msgspec.structs.replace(_ANSWERED, **changed)
+    e2e_s, tokens = record.e2e_s, record.completion_tokens
+    record.tpot_s = time_per_output_token(
+        e2e_s=e2e_s, ttft_s=record.ttft_s, completion_tokens=tokens
+    )
+    record.ntpot_s = normalised_time_per_token(e2e_s=e2e_s, completion_tokens=tokens)
+    return record

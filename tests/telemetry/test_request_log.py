@@ -2,6 +2,7 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.scheduling.decisions import RefusalReason
@@ -39,9 +40,7 @@ def test_a_request_is_one_line_of_json_with_every_field() -> None:
     record = make_record()
     [line] = lines_of(record)
     assert line.pop("time") == "2026-11-22T12:00:00.250+00:00"
-    assert line.pop("tpot_s") == record.tpot_s
-    assert line.pop("ntpot_s") == record.ntpot_s
-    assert line == {field: getattr(record, field) for field in RequestRecord.__dataclass_fields__}
+    assert line == {field: getattr(record, field) for field in RequestRecord.__struct_fields__}
 
 
 def test_lines_come_in_the_order_in_which_requests_ended() -> None:
@@ -54,7 +53,7 @@ def test_the_ids_of_a_trace_are_told_by_name() -> None:
         trace_id="a" * 32, span_id="b" * 16, upstream_id="c" * 16, parent_id=None, sampled=True
     )
     [line] = lines_of(make_record(trace=trace))
-    assert line["trace"] == trace._asdict()
+    assert line["trace"] == msgspec.structs.asdict(trace)
 
 
 def test_outcome_and_reason_are_their_names() -> None:

@@ -15,7 +15,7 @@ from gateway.top import figures
 from gateway.top.admin_client import AdminClient, NotAuthorized, Sight, Unreachable
 from gateway.top.screen import render
 from gateway.top.terminal import print_once, watch
-from tests.browser.scenes import HOSTILE, Scene, large, troubled
+from tests.browser.scenes import HOSTILE, Scene, large, troubled, unmet
 
 
 @asynccontextmanager
@@ -169,7 +169,10 @@ def test_adherence_does_not_look_met_where_it_is_not() -> None:
 
 
 def pool_state(name: str, *usable: int) -> dict[str, Any]:
-    servers = [{"usable": bool(each), "ejected": False} for each in usable]
+    servers = [
+        {"usable": bool(each), "draining": False, "ejected": False, "silence": None}
+        for each in usable
+    ]
     return {"pool": name, "backends": servers, "services": [], "queued_requests": 0}
 
 
@@ -189,3 +192,18 @@ def test_the_verdict_tells_of_every_pool_without_a_server(
     pools: list[dict[str, Any]], told: tuple[str, int]
 ) -> None:
     assert figures.verdict({"pools": pools}) == told
+
+
+async def test_a_server_that_has_never_answered_is_told_with_the_reason() -> None:
+    scene = troubled()
+    unmet(scene)
+    async with listening(scene) as url:
+        console = screen()
+        await asyncio.to_thread(print_once, AdminClient(url), console)
+        text = text_of(console)
+        assert "2 of 4 servers are down or ejected" in text
+        (never,) = [line for line in text.splitlines() if "gpu-3" in line]
+        assert "not heard from" in never
+        assert "out for 1 s: Connection refused" in never
+        (draining,) = [line for line in text.splitlines() if "gpu-4" in line]
+        assert "draining" in draining

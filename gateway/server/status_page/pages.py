@@ -2,11 +2,10 @@
 
 from urllib.parse import parse_qs, unquote
 
-from aiohttp import web
-
 from gateway.scheduling.model import RequestId
 from gateway.scheduling.snapshot import Explanation
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
+from gateway.server.client_request import ClientRequest
 from gateway.server.routes import PoolDirectory
 from gateway.server.status_page.assets import Asset, load_assets
 from gateway.server.status_page.feed import MAX_VIEWERS, StatusFeed
@@ -39,11 +38,11 @@ class StatusPages:
         self._recent = recent
         self._assets = load_assets()
 
-    async def answer(self, request: web.BaseRequest, channel: ClientChannel) -> bool:
+    async def answer(self, request: ClientRequest, channel: ClientChannel) -> bool:
         """Answer one request; False if it is not about the page."""
         if request.method not in ("GET", "HEAD"):
             return False
-        path, _, query = request.raw_path.partition("?")
+        path, _, query = request.target.partition("?")
         asset = self._assets.get(path)
         if asset is not None:
             _send_asset(asset, request, channel)
@@ -61,7 +60,7 @@ class StatusPages:
             return False
         return True
 
-    async def _events(self, request: web.BaseRequest, channel: ClientChannel) -> None:
+    async def _events(self, request: ClientRequest, channel: ClientChannel) -> None:
         if request.method == "HEAD":
             channel.send(200, b"content-type: text/event-stream\r\n", b"")
         elif not await self._feed.watch(channel):
@@ -111,8 +110,8 @@ def _row(ended: EndedRequest) -> dict[str, object]:
     return {"ended_at": ended.ended_at, "tpot_s": record.tpot_s, "record": record}
 
 
-def _send_asset(asset: Asset, request: web.BaseRequest, channel: ClientChannel) -> None:
-    if request.headers.get("If-None-Match", "").encode() == asset.etag:
+def _send_asset(asset: Asset, request: ClientRequest, channel: ClientChannel) -> None:
+    if (request.header(b"if-none-match") or "").encode() == asset.etag:
         channel.send(304, asset.headers, b"")
     else:
         channel.send(200, asset.headers, asset.body)

@@ -1,6 +1,6 @@
 // Figures for people.
 
-const NONE = "–";
+export const NONE = "–";
 
 export function seconds(value) {
   if (value === null || value === undefined) return NONE;
@@ -33,6 +33,14 @@ export function count(value) {
 
 export function clockTime(unixSeconds) {
   return new Date(unixSeconds * 1000).toLocaleTimeString("en-GB");
+}
+
+/** Since when a server is out, and why; nothing about one that is not. */
+export function silenceWords(silence) {
+  if (!silence) return "";
+  const whole = Math.max(1, Math.round(silence.for_s));
+  const since = `for ${whole < 100 ? `${whole} s` : seconds(whole)}`;
+  return silence.trouble === null ? since : `${since}: ${silence.trouble}`;
 }
 
 /** The part of a server's URL that tells it from the others. */

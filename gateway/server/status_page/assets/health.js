@@ -7,13 +7,18 @@ const SAMPLES_ENOUGH = 100;
 
 /** {word, tone, rank} of a server; a higher rank is worse. */
 export function serverHealth(server) {
-  if (!server.usable) return { word: "down", tone: "bad", rank: 5 };
+  if (isDown(server)) {
+    return { word: server.silence?.was_heard === false ? "not heard from" : "down", tone: "bad", rank: 5 };
+  }
   if (server.ejected) return { word: server.circuit === "half_open" ? "on probation" : "ejected", tone: "bad", rank: 5 };
   if (server.draining) return { word: "draining", tone: "idle", rank: 3 };
   if (server.report_age_s !== null && server.report_age_s > STALE_S) return { word: "stale report", tone: "warn", rank: 4 };
   if (server.full) return { word: "full", tone: "warn", rank: 2 };
   return { word: "open", tone: "good", rank: server.report_age_s === null ? 1 : 0 };
 }
+
+/** Whether a server takes nothing although it should. */
+export const isDown = (server) => !server.usable && !server.draining;
 
 /** {tone, rank, missing} of a service. */
 export function serviceHealth(service) {

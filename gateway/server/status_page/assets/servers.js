@@ -1,7 +1,7 @@
 // The table of servers, and the details of one.
 
 import { cell, element, meter, setAttribute, setText } from "./dom.js";
-import { count, percent, seconds, serverName } from "./format.js";
+import { NONE, count, percent, seconds, serverName, silenceWords } from "./format.js";
 import { forecastsAreOff, saturationTone, serverHealth } from "./health.js";
 import { LongTable } from "./long_table.js";
 
@@ -37,6 +37,7 @@ export class Servers {
     const name = element("button", { type: "button", class: "link", text: serverName(id), title: "Show all its figures", on: { click: () => this.#details(pool, id) } });
     const about = element("span", { class: "sub" });
     const health = element("span", { class: "pill" });
+    const trouble = element("span", { class: "sub" });
     const saturation = meter(`Saturation of ${serverName(id)}`);
     const cache = meter(`KV cache of ${serverName(id)}`);
     const cells = {
@@ -48,11 +49,11 @@ export class Servers {
       error: cell("Forecast error TTFT / TPOT", "number"),
       report: cell("Report", "number"),
     };
-    cells.health.append(health);
+    cells.health.append(health, trouble);
     cells.saturation.append(saturation.whole);
     cells.cache.append(cache.whole);
     const row = element("tr", { role: "row" }, element("th", { role: "rowheader", scope: "row" }, name, about), ...Object.values(cells));
-    const parts = { row, about, health, saturation, cache, cells, adapters: "" };
+    const parts = { row, about, health, trouble, saturation, cache, cells, adapters: "" };
     return { row, update: (item) => fill(parts, item) };
   }
 
@@ -71,11 +72,12 @@ export class Servers {
 }
 
 function fill(parts, { server, pool, many }) {
-  const { row, about, health, saturation, cache, cells } = parts;
+  const { row, about, health, trouble, saturation, cache, cells } = parts;
   const { word, tone } = serverHealth(server);
   setText(about, many ? pool : "");
   setText(health, word);
   setAttribute(health, "data-tone", tone);
+  setText(trouble, silenceWords(server.silence));
   setAttribute(row, "data-tone", tone === "bad" ? "bad" : "");
   saturation.update({ share: server.saturation, text: percent(server.saturation), tone: saturationTone(server.saturation) });
   const others = Math.round(server.external_running);
@@ -113,6 +115,7 @@ function facts(server, pool) {
     ["Pool", pool],
     ["Address", server.backend_id],
     ["Health", serverHealth(server).word],
+    ["Out", silenceWords(server.silence) || NONE],
     ["Circuit breaker", `${server.circuit.replace("_", " ")}, opened ${count(server.ejections)} times`],
     ["Failed attempts", names(Object.entries(server.failures).map(([kind, failed]) => `${kind.replaceAll("_", " ")} ${failed}`))],
     ["Our requests there", count(server.requests)],

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { adherence, percent, rate, serviceLink } from "./format.js";
-import { serverHealth, serviceHealth } from "./health.js";
+import { isDown, serverHealth, serviceHealth } from "./health.js";
 import { COLUMNS, latest } from "./live.js";
 
 const MOST_DETAILS = 4;
@@ -13,7 +13,7 @@ export function findings(state, points) {
   const found = [];
   const servers = state.pools.flatMap((pool) => pool.backends);
   const services = state.pools.flatMap(({ pool, services: own }) => own.map((service) => ({ pool, service })));
-  const down = servers.filter((server) => !server.usable);
+  const down = servers.filter(isDown);
   const ejected = servers.filter((server) => server.usable && server.ejected);
   const stale = servers.filter((server) => serverHealth(server).word === "stale report");
   const waiting = state.pools.reduce((sum, pool) => sum + pool.queued_requests, 0);

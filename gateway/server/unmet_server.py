@@ -1,16 +1,20 @@
-"""How a server is shown that the pool has and its scheduler has not met: it has never answered."""
+"""How a server is shown that the pool has and its scheduler has not met.
+
+It has never answered, or it has been draining since the gateway knows of it.
+"""
 
 from gateway.scheduling.breaker import Circuit
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.snapshot import BackendSnapshot, ForecastQuality
+from gateway.server.contact import Contact
 
 
-def unheard_server(backend_id: BackendId) -> BackendSnapshot:
-    """A server that takes nothing, with nothing counted, reported or learned."""
+def unmet_server(backend_id: BackendId, contact: Contact | None) -> BackendSnapshot:
+    """A server with nothing counted, reported or learned; `contact` is None where nobody looks."""
     return BackendSnapshot(
         backend_id=backend_id,
-        usable=False,
-        draining=False,
+        usable=contact is not None and contact.healthy,
+        draining=contact is not None and contact.draining,
         full=False,
         saturation=0.0,
         circuit=Circuit.CLOSED,
@@ -36,4 +40,5 @@ def unheard_server(backend_id: BackendId) -> BackendSnapshot:
         tpot_forecasts=ForecastQuality(),
         forecast_trust=0.0,
         step_costs=None,
+        silence=None if contact is None else contact.silence(),
     )

@@ -1,0 +1,317 @@
+"""One client's connection: an asyncio.Protocol on httptools, its requests answered in turn.
+
+A request is handed to its handler, in a task of its own, as soon as its head is whole; the response
+is written straight to the transport (`ClientChannel`). What comes behind a request waits until that
+is answered; a little of it is read ahead, because only who reads learns that the client has left.
+"""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import cast
+
+from gateway.server.backend_connection import ReadFlow
+from gateway.server.client_connections import ClientConnections, CutReason
+from gateway.server.client_request import ClientRequest, RequestHandler
+from gateway.server.client_socket import bound_unread
+from gateway.server.request_parser import MalformedRequest, RequestParser
+from gateway.wire.error_response import (
+    ErrorAnswer,
+    ProtocolError,
+    protocol_answer,
+)
+
+_LOG = logging.getLogger(__name__)
+
+_LINGER_S = 2.0
+"""For an answer to reach a client that is still sending: closing at once would reset the
+connection, and the answer could be lost. What it sends is thrown away."""
+_MAX_AHEAD_BYTES = 65_536
+"""Of requests that wait behind another one; one read more may come."""
+_CUT_ANSWERS = MappingProxyType(
+    {
+        CutReason.HEADER_TOO_SLOW: protocol_answer(ProtocolError.HEADER_TOO_SLOW),
+        CutReason.HEADER_TOO_LARGE: protocol_answer(ProtocolError.HEADER_TOO_LARGE),
+        CutReason.ALL_BUSY: protocol_answer(ProtocolError.CONNECTIONS),
+        CutReason.PER_CLIENT: protocol_answer(ProtocolError.CLIENT_CONNECTIONS),
+    }
+)
+
+
+class ClientConnection(asyncio.Protocol):
+    """Parses requests, has them answered one after the other, and passes flow control on."""
+
+    __slots__ = (
+        "_ahead_bytes",
+        "_connections",
+        "_deaf",
+        "_drained",
+        "_fault",
+        "_flow",
+        "_handler",
+        "_head_bytes",
+        "_head_tail",
+        "_parser",
+        "_paused",
+        "_waiting",
+        "has_asked",
+        "remote",
+        "task",
+        "transport",
+        "writing_paused",
+    )
+
+    def __init__(self, handler: RequestHandler, connections: ClientConnections) -> None:
+        self._handler = handler
+        self._connections = connections
+        self._parser = RequestParser(self, self._begun, max_headers=connections.limits.header_count)
+        self.transport: asyncio.Transport | None = None
+        self.remote = ""
+        self.writing_paused = False
+        self.has_asked = False
+        """Whether a request has come on this connection."""
+        self.task: asyncio.Task[None] | None = None
+        """In which a request is being handled."""
+        self._waiting: list[ClientRequest] = []
+        self._fault: ErrorAnswer | None = None
+        self._flow: ReadFlow | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._deaf = False
+        self._paused = False
+        self._ahead_bytes = 0
+        self._head_bytes = 0
+        self._head_tail = b""
+
+    @property
+    def waits(self) -> bool:
+        """Whether no request is being handled, or about to be."""
+        return self.task is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a next request has come."""
+        return self.task is None and not self._parser.in_head
+
+    def cut(self, reason: CutReason) -> None:
+        """Close the connection; whoever has begun a request is told why."""
+        answer = _CUT_ANSWERS.get(reason)
+        if answer is not None and self.transport is not None:
+            self.transport.write(_whole_response(answer))
+        if reason is CutReason.HEADER_TOO_LARGE:
+            self._linger()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close, after what has been written; nothing more is looked at."""
+        self._deaf = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def feed_from(self, flow: ReadFlow | None) -> None:
+        """Let this source be paused while the client does not read; None ends that."""
+        self._flow = flow
+        if flow is not None and self.writing_paused:
+            flow.pause_reading()
+
+    def body_taken(self) -> None:
+        """Read on, if reading was stopped because nobody took the body."""
+        self._mind_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start without a request, if the limits allow."""
+        # A cast, because uvloop's transports are not asyncio.Transport by inheritance.
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]) if peer else ""
+        bound_unread(transport, self._connections.limits.unread_s)
+        refused = self._connections.admit(self, self.remote)
+        if refused is not None:
+            self.cut(refused)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's signature)
+        """Make room for another, and stop the work for a client that has left."""
+        self.transport = None
+        self._parser.close()
+        self._deaf = True
+        self._waiting.clear()
+        self._connections.closed(self)
+        if self.task is not None:
+            # Not before it has begun, or nobody would hear of the request.
+            asyncio.get_running_loop().call_soon(self.task.cancel)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse one read."""
+        if self._deaf:
+            return
+        waits = self.task is None
+        if waits and self._head_is_too_large(data):
+            self._connections.cut(self, CutReason.HEADER_TOO_LARGE)
+            return
+        try:
+            self._parser.feed(data)
+        except MalformedRequest as fault:
+            self._malformed(fault)
+            return
+        if self.task is None:
+            if self._parser.in_head:
+                self._head_bytes += len(data)
+                self._head_tail = data[-3:]
+                self._connections.head_begun(self)
+            return
+        if waits:
+            self._head_bytes = 0
+            self._head_tail = b""
+            self._connections.asked(self)
+        if self._waiting or self._parser.in_head:
+            self._ahead_bytes += len(data)
+        self._mind_reading()
+
+    def pause_writing(self) -> None:
+        """Hold the feeder back: the client's buffer is full."""
+        self.writing_paused = True
+        if self._flow is not None:
+            self._flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let the feeder go on: the client has read."""
+        self.writing_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._flow is not None:
+            self._flow.resume_reading()
+
+    def _begun(self, request: ClientRequest) -> None:
+        """Have a request handled, or let it wait until those before it are."""
+        self.has_asked = True
+        if self.task is None:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+
+    def _malformed(self, fault: MalformedRequest) -> None:
+        """Nothing that follows can be read: say so, after the answers that are owed."""
+        self._deaf = True
+        reason = CutReason.HEADER_TOO_LARGE if fault.too_large else CutReason.MALFORMED
+        self._connections.counts[reason] += 1
+        if self._parser.incoming is not None:
+            # Its handler will find out, and answer.
+            self._parser.break_off()
+        elif self.task is not None:
+            self._fault = fault.answer
+        else:
+            self._tell(fault.answer)
+
+    def _tell(self, fault: ErrorAnswer) -> None:
+        if self.transport is not None:
+            self.transport.write(_whole_response(fault))
+        self._linger()
+
+    def _start(self, request: ClientRequest) -> None:
+        self.task = asyncio.get_running_loop().create_task(self._serve(request))
+
+    async def _serve(self, request: ClientRequest) -> None:
+        stays = False
+        try:
+            stays = await self._handler(request)
+            if stays and self.writing_paused:
+                stays = await self._is_drained()
+        except Exception as error:  # noqa: BLE001 (it is logged whole, and answered)
+            self._failed(request, error)
+        finally:
+            self.task = None
+            self._served(request, stays=stays)
+
+    def _served(self, request: ClientRequest, *, stays: bool) -> None:
+        if self.transport is None:
+            return
+        if not request.body.complete:
+            self._linger()
+        elif not stays:
+            self.close()
+        elif self._waiting:
+            self._start(self._waiting.pop(0))
+            self._mind_reading()
+        elif self._fault is not None:
+            self._tell(self._fault)
+        else:
+            self._ahead_bytes = 0
+            self._mind_reading()
+            if self._parser.in_head:
+                self._connections.head_begun(self)
+            else:
+                self._connections.idle(self)
+
+    def _failed(self, request: ClientRequest, error: Exception) -> None:
+        """Answer for a handler with a bug, if nothing of an answer has been sent."""
+        request_id = request.request_id
+        _LOG.error("request %s failed in the gateway", request_id or "without id", exc_info=error)
+        if request.answered or self.transport is None:
+            return
+        answer = protocol_answer(ProtocolError.INTERNAL)
+        if request_id is not None:
+            header = (b"x-request-id", request_id.encode())
+            answer = answer._replace(headers=(*answer.headers, header))
+        self.transport.write(_whole_response(answer))
+
+    async def _is_drained(self) -> bool:
+        """Wait while the client does not read what was written; False if that takes too long.
+
+        Nobody would read the answers to further requests either, and they would pile up here.
+        """
+        self._drained = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._connections.idle_s):
+                await self._drained
+        except TimeoutError:
+            return False
+        finally:
+            self._drained = None
+        return True
+
+    def _mind_reading(self) -> None:
+        """Stop reading where enough waits for the request that is being handled."""
+        incoming = self._parser.incoming
+        enough = self._ahead_bytes > _MAX_AHEAD_BYTES or (
+            incoming is not None and incoming.body.is_full
+        )
+        if enough is not self._paused and self.transport is not None and not self._deaf:
+            self._paused = enough
+            if enough:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _head_is_too_large(self, data: bytes) -> bool:
+        """Whether the head does not end within the limit; most often the size of a read tells."""
+        room = self._connections.limits.header_bytes - self._head_bytes
+        if len(data) <= room:
+            return False
+        return (self._head_tail + data[: room + 1]).find(b"\r\n\r\n") < 0
+
+    def _linger(self) -> None:
+        """Close, but let the client read what it was told first."""
+        self._deaf = True
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_S, self.close)
+
+
+def _whole_response(answer: ErrorAnswer) -> bytes:
+    headers = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
+    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
+        answer.status,
+        HTTPStatus(answer.status).phrase.encode(),
+        headers,
+        len(answer.body),
+        answer.body,
+    )

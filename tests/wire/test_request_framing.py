@@ -1,0 +1,57 @@
+"""How a request says where its body ends."""
+
+import pytest
+
+from gateway.wire.openai_request import BadRequest
+from gateway.wire.request_framing import BodyFraming, body_framing
+
+
+@pytest.mark.parametrize(
+    ("headers", "framing"),
+    [
+        ([], BodyFraming()),
+        ([(b"Content-Length", b"12")], BodyFraming(12)),
+        ([(b"CONTENT-LENGTH", b"0")], BodyFraming(0)),
+        ([(b"Transfer-Encoding", b"Chunked")], BodyFraming(chunked=True)),
+        ([(b"host", b"a"), (b"from", b"b"), (b"content-encodin", b"c")], BodyFraming()),
+    ],
+)
+def test_a_body_is_framed_as_one_header_says(
+    headers: list[tuple[bytes, bytes]], framing: BodyFraming
+) -> None:
+    assert body_framing(headers) == framing
+
+
+@pytest.mark.parametrize(
+    ("headers", "complaint"),
+    [
+        ([(b"Host", b"a"), (b"host", b"a")], "Host is given twice"),
+        ([(b"Content-Length", b"1"), (b"content-length", b"1")], "Content-Length is given twice"),
+        ([(b"Transfer-Encoding", b"chunked")] * 2, "Transfer-Encoding is given twice"),
+        ([(b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")], "exclude each other"),
+        ([(b"Transfer-Encoding", b"gzip, chunked")], "only Transfer-Encoding"),
+        ([(b"Content-Length", b"+1")], "no number"),
+        ([(b"Content-Length", b"")], "no number"),
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(
+    headers: list[tuple[bytes, bytes]], complaint: str
+) -> None:
+    with pytest.raises(BadRequest, match=complaint):
+        body_framing(headers)
+
+
+@pytest.mark.parametrize(
+    ("framing", "follows", "header"),
+    [
+        (BodyFraming(), False, b"content-length: 0"),
+        (BodyFraming(0), False, b"content-length: 0"),
+        (BodyFraming(7), True, b"content-length: 7"),
+        (BodyFraming(chunked=True), True, b"transfer-encoding: chunked"),
+    ],
+)
+def test_a_framing_says_whether_a_body_follows_and_how(
+    framing: BodyFraming, *, follows: bool, header: bytes
+) -> None:
+    assert framing.follows is follows
+    assert framing.header == header
