@@ -45,9 +45,7 @@ class LatencyPicker:
         budget_s, bound_s = picking_bounds(tracked)
         budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
         target = tracked.target
-        copy_price, fewest = 0.0, 0
-        if tracked.block_tokens:
-            copy_price, fewest = self._copy_price(tracked, servers)
+        copy_price, fewest = self._copy_price(tracked, servers)
         costs: list[float] = []
         for backend, prediction in servers:
             tpot_s, steepness = prediction.tpot_s, prediction.tpot_steepness
@@ -89,8 +87,10 @@ class LatencyPicker:
 
         The holder is the one of `servers` with most of the prompt. Another copy pushes out other
         prompts, and what follows the part in common is then prefilled twice, too. The more of
-        those that run share it, the sooner a copy pays.
+        those that run share it, the sooner a copy pays. Without a known prefix it is 0.
         """
+        if not tracked.block_tokens:
+            return 0.0, 0
         holder, prediction = min(servers, key=_uncached)
         fewest = prediction.uncached_tokens
         held = int((tracked.prompt_tokens - fewest) / tracked.block_tokens)
