@@ -271,7 +271,7 @@ class LatencyPredictor:
         backend.fresh_until = NEVER
         timing = self.timing(backend.id)
         timing.told_error.judge(forecast_s=told.tpot_s, p90_s=told.tpot_p90_s, actual_s=tpot_s)
-        if tracked.dispatched_at < timing.changed_at:
+        if tracked.dispatched_at < timing.changed_at or timing.outran(prediction, tpot_s):
             return
         in_flight, off = len(backend.in_flight), log(tpot_s / told.tpot_s)
         self._told_spread.learn(

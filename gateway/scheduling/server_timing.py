@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from gateway.scheduling.blended_forecast import BlendedForecast
 from gateway.scheduling.forecast_error import ForecastError
+from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.prefill_queue import PrefillQueue
 from gateway.scheduling.speed_change import SpeedChange
 from gateway.scheduling.step_time import DecodeFit, PrefillFit
@@ -13,6 +14,8 @@ _PREFILL_RATE_MEMORY_S = 10.0
 _LOAD_MEMORY = 0.1
 _KNOWN_SAMPLES = 20
 """Samples after which it is known what a server can never do."""
+_IN_ONE_PIECE = 0.05
+"""Share of a step's duration below which tokens that follow each other were sent together."""
 _LEAST_DECODING = 0.3
 """Share of a step that decoding is believed to take at least."""
 
@@ -94,6 +97,10 @@ class ServerTiming:
     def is_known(self) -> bool:
         """Whether enough was learned to judge what the server can never do."""
         return self.decode.samples >= _KNOWN_SAMPLES and self.prefill.samples >= _KNOWN_SAMPLES
+
+    def outran(self, prediction: Prediction, tpot_s: float) -> bool:
+        """Whether an answer came faster than the engine can be: in one piece, it shows no pace."""
+        return self.is_known and tpot_s < _IN_ONE_PIECE * prediction.raw_tpot_s
 
     @property
     def trust(self) -> float:

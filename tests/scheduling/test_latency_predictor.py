@@ -255,6 +255,22 @@ def test_answers_that_arrive_in_one_piece_leave_the_forecast_right_and_trusted()
     assert server.predictor.timing(server.backend.id).tpot_error.trust > 0.8
 
 
+@pytest.mark.parametrize(("first_tokens", "learned"), [(20, 0), (19, 1)])
+def test_an_answer_in_one_piece_shows_no_pace_of_a_server_that_is_known(
+    first_tokens: int, learned: int
+) -> None:
+    server = Server(decoding=4)
+    teach_pace(server, step_s=0.006, reports=40)
+    timing = server.predictor.timing(server.backend.id)
+    teach_first_tokens(server, factor=1.0, count=first_tokens - timing.prefill.samples)
+    tracked = make_tracked("done")
+    tracked.prediction = forecast(server)
+    tracked.told = server.predictor.told(server.backend, tracked.prediction)
+    server.predictor.finished(server.backend, tracked, 1e-5)
+    assert timing.tpot_error.samples == learned
+    assert timing.told_error.samples == 1
+
+
 def test_without_a_forecast_nothing_is_learned_of_its_error() -> None:
     server = Server(decoding=1)
     before = forecast(server)
