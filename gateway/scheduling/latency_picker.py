@@ -26,9 +26,10 @@ class LatencyPicker:
     """Fewest expected misses, then most headroom, then the least taken from the pool.
 
     The cost is `miss_cost * (probability that this request misses, or fails, + misses it causes to
-    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot`, and a
-    little for what is in flight there. While forecasts have few samples or are far off, that gives
-    way to the least outstanding, with affinity to servers that hold the adapter.
+    those running there) + max(TTFT / budget, TPOT / bound) + price of an adapter slot + price of
+    another copy of the prompt`, and a little for what is in flight there. While forecasts have few
+    samples or are far off, that gives way to the least outstanding, with affinity to servers that
+    hold the adapter.
     """
 
     def __init__(self, *, policy: PickerPolicy, rng: Random) -> None:
@@ -44,6 +45,7 @@ class LatencyPicker:
         budget_s, bound_s = picking_bounds(tracked)
         budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
         target = tracked.target
+        copy_price, fewest = self._copy_price(tracked, servers)
         costs: list[float] = []
         for backend, prediction in servers:
             tpot_s, steepness = prediction.tpot_s, prediction.tpot_steepness
@@ -62,7 +64,10 @@ class LatencyPicker:
                 if slow > 0.0:
                     misses += backend.decoding * (slow - _before(prediction, strictest_s))
             cost = policy.miss_cost * misses + headroom
-            cost += policy.prefill_price_per_s * prediction.own_prefill_s
+            own_prefill_s = prediction.own_prefill_s
+            cost += policy.prefill_price_per_s * own_prefill_s
+            if copy_price:
+                cost += copy_price * own_prefill_s * (1.0 - fewest / prediction.uncached_tokens)
             if target in backend.lora_models:
                 cost += slot_price / (1.0 + backend.adapters.active.get(target, 0))
                 if prediction.cold_adapter:
@@ -74,6 +79,24 @@ class LatencyPicker:
         if trust < _FULL_TRUST:
             costs = self._hedged(target, backends, costs, trust / _FULL_TRUST)
         return lowest(tracked, servers, costs, self._rng, tolerance=policy.tie_tolerance)
+
+    def _copy_price(
+        self, tracked: TrackedRequest, servers: Sequence[OpenServer]
+    ) -> tuple[float, int]:
+        """(Price of a second of prefill that the holder would spare, tokens uncached there).
+
+        The holder is the one of `servers` with most of the prompt. Another copy pushes out other
+        prompts, and what follows the part in common is then prefilled twice, too. The more of
+        those that run share it, the sooner a copy pays. Without a known prefix it is 0.
+        """
+        if not tracked.block_tokens:
+            return 0.0, 0
+        holder, prediction = min(servers, key=_uncached)
+        fewest = prediction.uncached_tokens
+        held = int((tracked.prompt_tokens - fewest) / tracked.block_tokens)
+        adapter = holder.adapter_of(tracked.target)
+        users = holder.shared.users_of(adapter, tracked.request.prefix_blocks, held)
+        return self._policy.copy_price_per_s / (1.0 + users), fewest
 
     def _prices(self, target: str, backends: Sequence[BackendState]) -> tuple[float, float]:
         """(of an adapter slot, of a sequence in flight) for a request to one of `backends`.
@@ -99,6 +122,10 @@ class LatencyPicker:
                 outstanding += self._policy.cold_adapter_cost + backend.adapters.crowding
             hedged.append(by_forecast * cost + (1.0 - by_forecast) * outstanding / (1.0 + most))
         return hedged
+
+
+def _uncached(server: OpenServer) -> int:
+    return server.prediction.uncached_tokens
 
 
 def _before(prediction: Prediction, bound_s: float) -> float:

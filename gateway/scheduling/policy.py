@@ -139,6 +139,9 @@ class PickerPolicy:
         miss_cost: cost of one expected miss in units of headroom (latency).
         slot_price: cost of keeping an adapter slot, times the share of slots in use, divided by
             one more than the requests of that adapter on the server (latency).
+        prefill_price_per_s: cost of a second of prefill (latency).
+        copy_price_per_s: cost of a second of prefill that another open server would spare, since it
+            holds the prompt, divided by one more than the requests there that share it (latency).
         tie_tolerance: servers within this share of the lowest cost are drawn at random (latency).
     """
 
@@ -148,6 +151,7 @@ class PickerPolicy:
     slot_price: float = 3.0
     load_price: float = 0.1
     prefill_price_per_s: float = 5.0
+    copy_price_per_s: float = 30.0
     tie_tolerance: float = 0.03
 
 

@@ -52,6 +52,11 @@ class SharedBlocks:
                 del users[key]
         self.saved_tokens = int(self._duplicates * _STRIDE * self._block_tokens)
 
+    def users_of(self, adapter: str | None, blocks: tuple[int, ...], held: int) -> int:
+        """How many prompts in flight begin with the first half of the first `held` blocks."""
+        place = max(1, held // 2 // _STRIDE) * _STRIDE - 1
+        return self._users.get((adapter, blocks[place]), 0) if place < held else 0
+
     def in_common(self, adapter: str | None, blocks: tuple[int, ...], block_tokens: float) -> int:
         """Tokens of a prompt that are in use there already."""
         shared = 0

@@ -114,6 +114,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             slot_price=pool.picker_slot_price,
             load_price=pool.picker_load_price,
             prefill_price_per_s=pool.picker_prefill_price,
+            copy_price_per_s=pool.picker_copy_price,
             tie_tolerance=pool.picker_tie_tolerance,
         ),
     )

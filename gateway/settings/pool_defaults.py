@@ -187,6 +187,11 @@ class PolicyTuning(BaseModel):
     picker_prefill_price: Amount = Field(
         _PICKER.prefill_price_per_s, description="cost of a second of prefill (latency)"
     )
+    picker_copy_price: Amount = Field(
+        _PICKER.copy_price_per_s,
+        description="cost of a second of prefill that a server which holds the prompt would spare"
+        " (latency)",
+    )
     picker_tie_tolerance: Share = Field(
         _PICKER.tie_tolerance,
         description="servers within this share of the lowest cost are drawn at random (latency)",

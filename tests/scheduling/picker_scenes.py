@@ -26,10 +26,14 @@ def forecast_there(
 
 
 def objective_request(
-    *, ttft_s: float = 1.0, tpot_s: float | None = 0.05, target: str = BASE
+    *,
+    ttft_s: float = 1.0,
+    tpot_s: float | None = 0.05,
+    target: str = BASE,
+    prefix_blocks: tuple[int, ...] = (),
 ) -> TrackedRequest:
     """A request of a service with such an objective; bounds None of TPOT bind nobody."""
     service = make_service(objective=LatencyObjective(ttft_s=ttft_s, tpot_s=tpot_s))
-    tracked = make_tracked(service=service, target=target)
+    tracked = make_tracked(service=service, target=target, prefix_blocks=prefix_blocks)
     tracked.ttft_bound_s, tracked.tpot_bound_s = ttft_s, tpot_s
     return tracked

@@ -132,6 +132,32 @@ def test_where_nobody_runs_a_cached_prefix_still_saves_the_pool_work() -> None:
     assert chosen(objective_request(), *servers) == "cached"
 
 
+def copies(*, sharing: int = 0) -> tuple[TrackedRequest, OpenServer, OpenServer]:
+    """A request, its slow holder that saves .3 s of prefill, and a fast server; some share it."""
+    tracked = objective_request(prefix_blocks=tuple(range(64)))
+    holder = server("holder", tpot_s=0.05, own_prefill_s=0.01)
+    for number in range(sharing):
+        question = tuple(range(100 * number + 100, 100 * number + 110))
+        holder.backend.shared.take(None, (*range(64), *question), 1.0)
+    copy = server("copy", ttft_s=0.4, own_prefill_s=0.3)
+    holder = holder._replace(prediction=holder.prediction._replace(uncached_tokens=3))
+    return tracked, holder, copy._replace(prediction=copy.prediction._replace(uncached_tokens=90))
+
+
+def test_a_prompt_stays_with_a_slower_holder_rather_than_be_copied() -> None:
+    assert chosen(*copies()) == "holder"
+
+
+def test_a_prompt_that_many_share_is_copied_to_a_faster_server() -> None:
+    assert chosen(*copies(sharing=20)) == "copy"
+
+
+def test_what_no_server_holds_goes_where_the_headroom_is() -> None:
+    tracked = objective_request(prefix_blocks=tuple(range(64)))
+    slower = server("slower", tpot_s=0.05, own_prefill_s=0.3)
+    assert chosen(tracked, slower, server("faster", own_prefill_s=0.3)) == "faster"
+
+
 def test_the_adapter_goes_where_it_is_active_already() -> None:
     holder = server("holder", ttft_s=0.2, backend=loaded("holder", 5, "lora-a"))
     other = server("other", backend=loaded("other", 1, "lora-b"))

@@ -73,3 +73,18 @@ def test_nothing_is_left_of_those_that_ended(prompts: list[tuple[str | None, int
         shared.give_back(adapter, tuple(range(length)))
     assert shared.saved_tokens == 0
     assert shared.in_common(None, tuple(range(40)), 16.0) == 0
+
+
+def test_it_tells_how_many_begin_with_half_of_what_is_held() -> None:
+    shared = SharedBlocks()
+    for question in range(3):
+        shared.take(None, (*SYSTEM, *range(100 * question + 100, 100 * question + 124)), 10.0)
+    held = (*SYSTEM, *range(100, 124))
+    assert shared.users_of(None, held, 48) == 3
+    assert shared.users_of("lora-a", held, 48) == 0
+
+
+def test_of_less_than_a_stride_nobody_is_known_to_share() -> None:
+    shared = SharedBlocks()
+    shared.take(None, SYSTEM, 10.0)
+    assert shared.users_of(None, SYSTEM, 7) == 0

@@ -64,6 +64,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             picker_slot_price: 21
             picker_load_price: 22
             picker_prefill_price: 23
+            picker_copy_price: 23.5
             picker_tie_tolerance: 0.24
             eject_after_failures: 25
             eject_failure_share: 0.26
@@ -117,6 +118,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("picker", "slot_price"): 21.0,
         ("picker", "load_price"): 22.0,
         ("picker", "prefill_price_per_s"): 23.0,
+        ("picker", "copy_price_per_s"): 23.5,
         ("picker", "tie_tolerance"): 0.24,
     }
 
