@@ -53,12 +53,13 @@ SEEDS: MappingProxyType[str, tuple[bytes, ...]] = MappingProxyType(
                 b"GET http://a:80/v1/models HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
             ),
             (
-                b"\1POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+                b"\1POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n"
+                b"Expect: 100-continue\r\n\r\n"
                 b"2;e=1\r\nab\r\n0\r\nX-T: t\r\n\r\n"
             ),
             (
-                b"\5POST /a HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
-                b"Content-Length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n"
+                b"\5POST /a HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
+                b"Content-Length: 2\r\n\r\nabGET / HTTP/1.1\r\nHost: g\r\n\r\n"
             ),
         ),
         "config": (

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_request import ClientRequest
+from gateway.server.options import ConnectionLimits
 from gateway.server.request_parser import MalformedRequest, RequestParser
 from gateway.settings.loading import load_file
 from gateway.settings.problems import ConfigurationError
@@ -161,11 +162,11 @@ def connection(data: bytes) -> None:
 
 def _requests_in(data: bytes, step: int) -> tuple[list[tuple[object, ...]], bool]:
     requests: list[ClientRequest] = []
-    parser = RequestParser(_Side(), requests.append, max_headers=128)
+    parser = RequestParser(_Side(), requests.append, ConnectionLimits())
     faulty = False
     try:
         for start in range(0, len(data), step):
-            parser.feed(data[start : start + step])
+            parser.feed(memoryview(data[start : start + step]))
     except MalformedRequest:
         faulty = True
     found: list[tuple[object, ...]] = [

@@ -19,6 +19,10 @@ _REPORT_HOLDS_S = 1.0
 _SURELY_TOO_LONG = 2.0
 """A prompt estimated at this many times the longest context is too long despite the estimate."""
 
+HURRIES_AFTER = 1.0
+"""Share of its TTFT bound after which no server's pace of the moment keeps a Critical request away:
+under load a long prompt may find none that is calm enough, and would be refused."""
+
 
 class OpenServer(NamedTuple):
     """A server that may take the request now, and the times predicted for it there."""
@@ -115,7 +119,9 @@ class Capacity:
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)
         own_tpot_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
-        headroom = None if is_critical(tracked.service.priority) else self._headroom
+        critical = is_critical(tracked.service.priority)
+        headroom = None if critical else self._headroom
+        hurries = critical and waited_s > HURRIES_AFTER * tracked.ttft_bound_s
         found: list[OpenServer] = []
         soonest: OpenServer | None = None
         for backend in backends:
@@ -125,7 +131,8 @@ class Capacity:
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
-            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, strictest_s)
+            moment_s = float("inf") if hurries else strictest_s
+            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, moment_s)
             if (
                 (paced and prediction.ttft_s <= budget_s)
                 or not (bound or busy)

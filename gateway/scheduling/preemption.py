@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.scheduling.admission_queue import ON_TIME, lane_of
 from gateway.scheduling.backend_state import BackendState
-from gateway.scheduling.capacity import kv_shortage
+from gateway.scheduling.capacity import HURRIES_AFTER, kv_shortage
 from gateway.scheduling.model import RequestPhase, is_critical
 from gateway.scheduling.scheduler_parts import Knowledge, Rules
 from gateway.scheduling.server_outlook import keeps_pace
@@ -172,9 +172,11 @@ class Preemption:
         margin = capacity.margin_of(head)
         tpot_s = float("inf") if head.tpot_bound_s is None else head.tpot_bound_s
         strictest_s = min(tpot_s, backend.strictest_tpot_s)
-        if not keeps_pace(backend, prediction, margin * strictest_s, strictest_s):
-            return None
         waited_s = 0.0 if head.service.objective is None else now - head.arrived_at
+        hurries = waited_s > HURRIES_AFTER * head.ttft_bound_s  # only Critical requests preempt
+        pace_bound_s = float("inf") if hurries else strictest_s
+        if not keeps_pace(backend, prediction, margin * strictest_s, pace_bound_s):
+            return None
         late_s = prediction.ttft_s - margin * (head.ttft_bound_s - waited_s)
         late_tokens = self._prefill_behind(backend, late_s) if late_s > 0.0 else 0.0
         if late_tokens is None:

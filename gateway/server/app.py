@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,6 +21,8 @@ _TURNS_TO_ACCEPT = 2
 """Turns of the loop in which it takes the connections that wait in the backlog; closing resets
 them."""
 _TO_CANCEL_S = 1.0
+_TO_FLUSH_S = 2.0
+"""For what has been written to leave; the process ends after it."""
 _LAST_CALL_S = 0.1
 """From the end of accepting to closing what is idle; answers meanwhile say `Connection: close`."""
 
@@ -86,6 +89,9 @@ class Listener:
             await asyncio.wait(tasks, timeout=_TO_CANCEL_S)
         for connection in self.connections:
             connection.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TO_FLUSH_S):
+                await self.connections.none_open.wait()
 
 
 class Background(Protocol):

@@ -7,6 +7,8 @@ is answered; a little of it is read ahead, because only who reads learns that th
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import cast
@@ -27,8 +29,10 @@ _LOG = logging.getLogger(__name__)
 _LINGER_S = 2.0
 """For an answer to reach a client that is still sending: closing at once would reset the
 connection, and the answer could be lost. What it sends is thrown away."""
-_MAX_AHEAD_BYTES = 65_536
-"""Of requests that wait behind another one; one read more may come."""
+_MAX_WAITING = 16
+"""Requests that are parsed while another one is answered."""
+_PIECE_BYTES = 4_096
+"""That are parsed at once: as many tiny requests as fit may wait in addition."""
 _CUT_ANSWERS = MappingProxyType(
     {
         CutReason.HEADER_TOO_SLOW: protocol_answer(ProtocolError.HEADER_TOO_SLOW),
@@ -43,17 +47,16 @@ class ClientConnection(asyncio.Protocol):
     """Parses requests, has them answered one after the other, and passes flow control on."""
 
     __slots__ = (
-        "_ahead_bytes",
+        "_closing",
         "_connections",
         "_deaf",
         "_drained",
         "_fault",
         "_flow",
         "_handler",
-        "_head_bytes",
-        "_head_tail",
         "_parser",
         "_paused",
+        "_unparsed",
         "_waiting",
         "has_asked",
         "remote",
@@ -65,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, handler: RequestHandler, connections: ClientConnections) -> None:
         self._handler = handler
         self._connections = connections
-        self._parser = RequestParser(self, self._begun, max_headers=connections.limits.header_count)
+        self._parser = RequestParser(self, self._begun, connections.limits)
         self.transport: asyncio.Transport | None = None
         self.remote = ""
         self.writing_paused = False
@@ -79,14 +82,8 @@ class ClientConnection(asyncio.Protocol):
         self._drained: asyncio.Future[None] | None = None
         self._deaf = False
         self._paused = False
-        self._ahead_bytes = 0
-        self._head_bytes = 0
-        self._head_tail = b""
-
-    @property
-    def waits(self) -> bool:
-        """Whether no request is being handled, or about to be."""
-        return self.task is None
+        self._unparsed = b""
+        self._closing: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -95,19 +92,26 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self, reason: CutReason) -> None:
         """Close the connection; whoever has begun a request is told why."""
-        answer = _CUT_ANSWERS.get(reason)
-        if answer is not None and self.transport is not None:
-            self.transport.write(_whole_response(answer))
-        if reason is CutReason.HEADER_TOO_LARGE:
-            self._linger()
+        answer, transport = _CUT_ANSWERS.get(reason), self.transport
+        if transport is None:
+            return
+        if answer is not None and not self._deaf:
+            transport.write(_whole_response(answer))
+        if reason is CutReason.MADE_ROOM and transport.get_write_buffer_size():
+            transport.abort()  # its place is needed, and nobody reads
         else:
             self.close()
 
     def close(self) -> None:
         """Close, after what has been written; nothing more is looked at."""
         self._deaf = True
-        if self.transport is not None:
-            self.transport.close()
+        transport = self.transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size():
+            # A client that takes a byte now and then would keep it open for ever.
+            self._close_later(self._connections.limits.unread_s, transport.abort)
+        transport.close()
 
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let this source be paused while the client does not read; None ends that."""
@@ -138,6 +142,9 @@ class ClientConnection(asyncio.Protocol):
         self._parser.close()
         self._deaf = True
         self._waiting.clear()
+        self._unparsed = b""
+        if self._closing is not None:
+            self._closing.cancel()
         self._connections.closed(self)
         if self.task is not None:
             # Not before it has begun, or nobody would hear of the request.
@@ -147,28 +154,14 @@ class ClientConnection(asyncio.Protocol):
         """Parse one read."""
         if self._deaf:
             return
-        waits = self.task is None
-        if waits and self._head_is_too_large(data):
-            self._connections.cut(self, CutReason.HEADER_TOO_LARGE)
+        if self._unparsed:
+            self._unparsed += data  # it was on its way when reading was stopped
             return
-        try:
-            self._parser.feed(data)
-        except MalformedRequest as fault:
-            self._malformed(fault)
-            return
-        if self.task is None:
-            if self._parser.in_head:
-                self._head_bytes += len(data)
-                self._head_tail = data[-3:]
-                self._connections.head_begun(self)
-            return
-        if waits:
-            self._head_bytes = 0
-            self._head_tail = b""
-            self._connections.asked(self)
-        if self._waiting or self._parser.in_head:
-            self._ahead_bytes += len(data)
-        self._mind_reading()
+        self._parse(data)
+        if self.task is not None:
+            self._mind_reading()
+        elif self._parser.in_head and not self._deaf:
+            self._connections.head_begun(self)
 
     def pause_writing(self) -> None:
         """Hold the feeder back: the client's buffer is full."""
@@ -188,9 +181,26 @@ class ClientConnection(asyncio.Protocol):
         """Have a request handled, or let it wait until those before it are."""
         self.has_asked = True
         if self.task is None:
+            self._connections.asked(self)
             self._start(request)
         else:
             self._waiting.append(request)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse, but leave the rest as it is where many requests wait: bytes take less room."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                if len(self._waiting) >= _MAX_WAITING:
+                    self._unparsed = bytes(rest)
+                    break
+                size = len(rest)
+                if size > _PIECE_BYTES and not self._parser.lacks_of_body(size):
+                    size = _PIECE_BYTES
+                self._parser.feed(rest[:size])
+                rest = rest[size:]
+        except MalformedRequest as fault:
+            self._malformed(fault)
 
     def _malformed(self, fault: MalformedRequest) -> None:
         """Nothing that follows can be read: say so, after the answers that are owed."""
@@ -228,17 +238,17 @@ class ClientConnection(asyncio.Protocol):
     def _served(self, request: ClientRequest, *, stays: bool) -> None:
         if self.transport is None:
             return
-        if not request.body.complete:
+        if not (stays and request.body.complete):
             self._linger()
-        elif not stays:
-            self.close()
         elif self._waiting:
             self._start(self._waiting.pop(0))
+            if self._unparsed and not self._waiting:
+                unparsed, self._unparsed = self._unparsed, b""
+                self._parse(unparsed)
             self._mind_reading()
         elif self._fault is not None:
             self._tell(self._fault)
         else:
-            self._ahead_bytes = 0
             self._mind_reading()
             if self._parser.in_head:
                 self._connections.head_begun(self)
@@ -275,9 +285,7 @@ class ClientConnection(asyncio.Protocol):
     def _mind_reading(self) -> None:
         """Stop reading where enough waits for the request that is being handled."""
         incoming = self._parser.incoming
-        enough = self._ahead_bytes > _MAX_AHEAD_BYTES or (
-            incoming is not None and incoming.body.is_full
-        )
+        enough = bool(self._unparsed) or (incoming is not None and incoming.body.is_full)
         if enough is not self._paused and self.transport is not None and not self._deaf:
             self._paused = enough
             if enough:
@@ -285,25 +293,27 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
-    def _head_is_too_large(self, data: bytes) -> bool:
-        """Whether the head does not end within the limit; most often the size of a read tells."""
-        room = self._connections.limits.header_bytes - self._head_bytes
-        if len(data) <= room:
-            return False
-        return (self._head_tail + data[: room + 1]).find(b"\r\n\r\n") < 0
-
     def _linger(self) -> None:
         """Close, but let the client read what it was told first."""
         self._deaf = True
+        self._connections.asked(self)
         transport = self.transport
         if transport is None or transport.is_closing():
+            return
+        if not transport.can_write_eof():  # TLS
+            self.close()
             return
         if self._paused:
             self._paused = False
             transport.resume_reading()
-        if transport.can_write_eof():
+        with suppress(OSError):  # the client has reset the connection
             transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_S, self.close)
+        self._close_later(_LINGER_S, self.close)
+
+    def _close_later(self, after_s: float, close: Callable[[], None]) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        self._closing = asyncio.get_running_loop().call_later(after_s, close)
 
 
 def _whole_response(answer: ErrorAnswer) -> bytes:

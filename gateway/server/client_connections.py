@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from gateway.server.options import ConnectionLimits
@@ -29,11 +29,6 @@ class CutReason(StrEnum):
 
 class Connection(Protocol):
     """What is asked of a connection."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether no request is being handled, or about to be."""
-        ...
 
     @property
     def idle(self) -> bool:
@@ -72,6 +67,9 @@ class _Waits:
 
     def __len__(self) -> int:
         return len(self._since)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._since)
 
     def begin(self, connection: Connection) -> None:
         """Wait for this one, too; one that waits already has no more time by it."""
@@ -123,6 +121,8 @@ class ClientConnections:
         self.idle_s = idle_s
         self.counts = dict.fromkeys(CutReason, 0)
         """How many connections were cut, by reason."""
+        self.none_open = asyncio.Event()
+        self.none_open.set()
         self._open: dict[Connection, str] = {}
         self._by_address: dict[str, int] = {}
         self._heads = _Waits(self._head_too_slow, lambda: self.limits.header_timeout_s)
@@ -150,6 +150,7 @@ class ClientConnections:
         if len(self._open) >= limits.connections and not self._make_room():
             return self._counted(CutReason.ALL_BUSY)
         self._open[connection] = address
+        self.none_open.clear()
         self._by_address[address] = from_there + 1
         self._idle.begin(connection)
         return None
@@ -163,6 +164,8 @@ class ClientConnections:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
+        if not self._open:
+            self.none_open.set()
 
     def head_begun(self, connection: Connection) -> None:
         """Note that a part of a head has come; again and again is harmless."""
@@ -198,8 +201,9 @@ class ClientConnections:
 
     def _make_room(self) -> bool:
         for silent in (True, False):
+            # Both together are those that wait: where all are busy, this costs nothing.
             found = (
-                each for each in self._open if each.waits and (not silent or not each.has_asked)
+                each for each in chain(self._idle, self._heads) if not (silent and each.has_asked)
             )
             waiting = list(islice(found, _MADE_ROOM_AT_ONCE))
             if waiting:

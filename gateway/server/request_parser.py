@@ -5,6 +5,7 @@ from collections.abc import Callable
 import httptools
 
 from gateway.server.client_request import ClientRequest, ClientSide
+from gateway.server.options import ConnectionLimits
 from gateway.wire.error_response import (
     ErrorAnswer,
     ProtocolError,
@@ -44,35 +45,45 @@ class RequestParser:
         "_begun",
         "_connection",
         "_fault",
-        "_framing_bytes",
         "_headers",
         "_hidden_body",
         "_http",
-        "_max_headers",
+        "_limits",
         "_resumes_body",
         "_target",
+        "_unfruitful",
         "in_head",
         "incoming",
     )
 
     def __init__(
-        self, connection: ClientSide, begun: Callable[[ClientRequest], None], *, max_headers: int
+        self,
+        connection: ClientSide,
+        begun: Callable[[ClientRequest], None],
+        limits: ConnectionLimits,
     ) -> None:
-        """Tell `begun` of each request as soon as its head, of so many headers, is whole."""
+        """Tell `begun` of each request as soon as its head is whole."""
         self._connection = connection
         self._begun = begun
-        self._max_headers = max_headers
+        self._limits = limits
         self._http: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._fault: MalformedRequest | None = None
         self._hidden_body = BodyFraming()
         self._resumes_body = False
-        self._framing_bytes = 0
+        self._unfruitful = 0
         self.in_head = False
         self.incoming: ClientRequest | None = None
 
-    def feed(self, data: bytes) -> None:
+    def lacks_of_body(self, size: int) -> bool:
+        """Whether so many bytes more belong to the body of the request that is coming in."""
+        request = self.incoming
+        if request is None or request.content_length is None or self._resumes_body:
+            return False
+        return request.content_length - request.body.received >= size
+
+    def feed(self, data: memoryview) -> None:
         """Take the next bytes.
 
         Raises:
@@ -80,7 +91,7 @@ class RequestParser:
         """
         incoming = self.incoming
         received = 0 if incoming is None else incoming.body.received
-        rest = memoryview(data)
+        rest = data
         while rest:
             assert self._http is not None
             try:
@@ -92,12 +103,19 @@ class RequestParser:
                 raise self._fault or _malformed(f"Malformed request: {error}.") from error
             else:
                 break
-        if incoming is None or incoming.body.received > received:
-            self._framing_bytes = 0
-        elif self.incoming is incoming:
-            self._framing_bytes += len(data)
-            if self._framing_bytes > _MAX_FRAMING_BYTES:
-                raise _malformed("There is more about the body's chunks than in them.")
+        if self.in_head:
+            self._bound(self._limits.header_bytes, len(data), _too_large())
+        elif incoming is None or self.incoming is not incoming or incoming.body.received > received:
+            self._unfruitful = 0
+        else:
+            fault = _malformed("There is more about the body's chunks than in them.")
+            self._bound(_MAX_FRAMING_BYTES, len(data), fault)
+
+    def _bound(self, limit: int, size: int, fault: MalformedRequest) -> None:
+        """Count bytes that brought neither a head nor a body to its end."""
+        self._unfruitful += size
+        if self._unfruitful > limit:
+            raise fault
 
     def close(self) -> None:
         """Forget everything; a body that is not complete is broken off."""
@@ -143,6 +161,7 @@ class RequestParser:
             self._resumes_body = False
             return
         self.in_head = False
+        self._unfruitful = 0
         try:
             request = self.incoming = self._request()
         except BadRequest as fault:
@@ -166,10 +185,10 @@ class RequestParser:
         http, target, headers = self._http, self._target, self._headers
         assert http is not None
         self._target, self._headers = b"", []
-        if len(headers) > self._max_headers:
-            self._fault = MalformedRequest(
-                protocol_answer(ProtocolError.HEADER_TOO_LARGE), too_large=True
-            )
+        limits = self._limits
+        size = len(target) + sum([len(name) + len(value) for name, value in headers])
+        if len(headers) > limits.header_count or size > limits.header_bytes:
+            self._fault = _too_large()
             raise self._fault
         method, version = http.get_method().decode(), http.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -178,7 +197,7 @@ class RequestParser:
             raise BadRequest("CONNECT is for proxies of another kind.", status=405)
         if not target.startswith(b"/"):
             _check_target(target)
-        framing = body_framing(headers)
+        framing = body_framing(headers, http_11=version == "1.1")
         if http.should_upgrade():
             self._hidden_body = framing
         request = ClientRequest(
@@ -200,6 +219,10 @@ def _check_target(target: bytes) -> None:
             httptools.parse_url(target)
         except httptools.HttpParserError:
             raise BadRequest("The target of the request is not a valid URL.") from None
+
+
+def _too_large() -> MalformedRequest:
+    return MalformedRequest(protocol_answer(ProtocolError.HEADER_TOO_LARGE), too_large=True)
 
 
 def _malformed(message: str) -> MalformedRequest:

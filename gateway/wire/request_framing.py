@@ -38,21 +38,19 @@ _ONCE = {
     b"content-length": "Content-Length",
     b"transfer-encoding": "Transfer-Encoding",
 }
+_MOST_DIGITS = 19
 _SIZES = frozenset(map(len, _ONCE))
 
 
-def body_framing(headers: Iterable[tuple[bytes, bytes]]) -> BodyFraming:
-    """Read how the body is framed.
+def body_framing(headers: Iterable[tuple[bytes, bytes]], *, http_11: bool = True) -> BodyFraming:
+    """Read how the body is framed; older clients than `http_11` know no chunks, and no Host.
 
     Raises:
-        BadRequest: it can be read in two ways, or the request names two hosts.
+        BadRequest: it can be read in two ways, or the request does not name one host.
     """
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if len(name) in _SIZES and (lower := name.lower()) in _ONCE:
-            if lower in found:
-                raise BadRequest(f"{_ONCE[lower]} is given twice.")
-            found[lower] = value
+    found = _found_once(headers)
+    if http_11 and b"host" not in found:
+        raise BadRequest("Host is missing.")
     length = found.get(b"content-length")
     coding = found.get(b"transfer-encoding")
     if coding is not None:
@@ -60,9 +58,21 @@ def body_framing(headers: Iterable[tuple[bytes, bytes]]) -> BodyFraming:
             raise BadRequest("Content-Length and Transfer-Encoding exclude each other.")
         if coding.lower() != b"chunked":
             raise BadRequest("The only Transfer-Encoding that is taken is chunked.")
+        if not http_11:
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding.")
         return BodyFraming(chunked=True)
     if length is None:
         return BodyFraming()
-    if not length.isdigit():
+    if not length.isdigit() or len(length) > _MOST_DIGITS:
         raise BadRequest("Content-Length is no number.")
     return BodyFraming(int(length))
+
+
+def _found_once(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if len(name) in _SIZES and (lower := name.lower()) in _ONCE:
+            if lower in found:
+                raise BadRequest(f"{_ONCE[lower]} is given twice.")
+            found[lower] = value
+    return found

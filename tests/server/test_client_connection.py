@@ -261,7 +261,7 @@ async def test_a_client_that_leaves_at_once_has_its_request_heard_of() -> None:
     connections = ClientConnections(ConnectionLimits())
     connection = ClientConnection(handler, connections)
     connection.connection_made(asyncio.Transport())
-    connection.data_received(b"GET /gone HTTP/1.1\r\n\r\n")
+    connection.data_received(b"GET /gone HTTP/1.1\r\nHost: g\r\n\r\n")
     connection.connection_lost(None)
     await eventually(lambda: seen == ["/gone"] and connection.task is None)
     connections.close()
@@ -356,3 +356,61 @@ async def test_a_body_that_breaks_its_framing_breaks_off_for_its_reader() -> Non
         client.send(b"nonsense\r\n")
         assert (await client.response()).status == 400
         assert await client.at_end()
+
+
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+async def test_a_large_body_behind_a_request_that_is_being_answered_is_read_when_its_turn_comes(
+    size: int,
+) -> None:
+    go = asyncio.Event()
+
+    async def handler(request: ClientRequest) -> bool:
+        await go.wait()
+        received = 0
+        while not request.body.complete:
+            received += len(await request.body.more())
+        received += len(request.body.take())
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n%07d" % received)
+        return True
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.get("/")
+        client.post("/", b"a" * size)
+        client.get("/")
+        await until_still(client.writer.transport.get_write_buffer_size, for_s=0.01)
+        go.set()
+        answers = [int((await client.response()).body) for _ in range(3)]
+        assert answers == [0, size, 0]
+
+
+async def test_an_answer_on_a_connection_that_ends_with_it_is_not_lost_by_bytes_behind_it() -> None:
+    size = 3_000_000
+
+    async def handler(request: ClientRequest) -> bool:
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        return False
+
+    async with serving(handler) as port, RawClient(port) as client:
+        client.get("/", "Connection: close")
+        await client.head()
+        client.send(b"\r\n")
+        assert len(await client.reader.readexactly(size)) == size
+        assert await client.at_end()
+
+
+async def test_what_was_written_leaves_before_the_listener_is_closed() -> None:
+    size = 9_000_000
+
+    async def handler(request: ClientRequest) -> bool:
+        write(request, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size)
+        return True
+
+    listener = Listener(handler, ListenOptions())
+    await listener.open()
+    async with RawClient(listener.port) as client:
+        client.get("/")
+        await client.head()
+        closing = asyncio.create_task(listener.close())
+        assert len(await client.reader.readexactly(size)) == size
+        await closing
+        assert len(listener.connections) == 0

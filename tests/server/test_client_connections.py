@@ -35,8 +35,22 @@ class Served:
         channel = ClientChannel(request)
         if request.path == "/wait":
             await self.go.wait()
-        channel.send(200, b"", b"ok")
+        if request.path == "/large":
+            await write_more_than_the_system_takes(channel)
+        else:
+            channel.send(200, b"", b"ok")
         return channel.end()
+
+
+async def write_more_than_the_system_takes(channel: ClientChannel) -> None:
+    transport = channel._connection.transport
+    assert transport is not None
+    channel.open(200, b"", length=None)
+    while not transport.get_write_buffer_size():
+        channel.write(b"x" * 20_000, last=False)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    channel.write(b"", last=True)
 
 
 @asynccontextmanager
@@ -90,7 +104,7 @@ async def test_a_request_that_is_being_answered_has_no_headers_to_wait_for() -> 
         client.send(b"\r\n")
         assert (await client.response()).status == 200
         client.get("/wait")
-        await eventually(lambda: not next(iter(served.listener.connections._open)).waits)
+        await eventually(lambda: next(iter(served.listener.connections)).task is not None)
         client.get("/")
         await asyncio.sleep(0.002)
         assert not served.listener.connections.unfinished_heads
@@ -182,7 +196,7 @@ async def test_connections_that_never_asked_make_room_before_those_that_have() -
 async def test_connections_with_a_request_are_not_cut_and_the_next_one_gets_a_503() -> None:
     async with serving(connections=1) as served, served.client() as busy:
         busy.get("/wait")
-        await eventually(lambda: not next(iter(served.listener.connections._open)).waits)
+        await eventually(lambda: next(iter(served.listener.connections)).task is not None)
         async with served.client() as refused:
             answer = await refused.response()
             assert answer.status == 503
@@ -207,3 +221,28 @@ async def test_one_address_may_have_so_many_connections() -> None:
         async with served.client() as again:
             again.get("/")
             assert (await again.response()).status == 200
+
+
+async def test_who_reads_nothing_makes_room_at_once() -> None:
+    async with serving(connections=1) as served, served.client() as unread:
+        unread.get("/large")
+        await unread.head()
+        await eventually(lambda: next(iter(served.listener.connections)).idle)
+        async with served.client() as client:
+            client.get("/")
+            assert (await client.response()).status == 200
+            assert len(served.listener.connections) == 1
+        assert served.cut == {CutReason.MADE_ROOM: 1}
+
+
+async def test_nonsense_after_a_part_of_a_head_ends_the_wait_for_it() -> None:
+    async with serving(header_timeout_s=0.05) as served:
+        async with served.client() as client, served.client() as slow:
+            client.send(BEGUN)
+            slow.send(BEGUN)
+            await eventually(lambda: served.listener.connections.unfinished_heads == 2)
+            client.send(b"\0\r\n")
+            assert (await client.response()).status == 400
+            assert served.listener.connections.unfinished_heads == 1
+            assert (await slow.response()).status == 408
+        assert served.cut == {CutReason.MALFORMED: 1, CutReason.HEADER_TOO_SLOW: 1}

@@ -7,15 +7,19 @@ import pytest
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_request import BodyBroken, ClientRequest
+from gateway.server.options import ConnectionLimits
 from gateway.server.request_parser import MalformedRequest, RequestParser
 
 POST = b"POST /v1/completions?a=b HTTP/1.1\r\nHost: g\r\nContent-Length: 4\r\n\r\nbody"
 CHUNKED = (
-    b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"POST /x HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"2;extension=1\r\nbo\r\n2\r\ndy\r\n0\r\nX-Trailer: t\r\n\r\n"
 )
-GET = b"GET /health HTTP/1.1\r\nX-A: b \t\r\nx-a: c\r\n\r\n"
-UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: g\r\nX-A: b \t\r\nx-a: c\r\n\r\n"
+UPGRADE = (
+    b"Host: g\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    b"HTTP2-Settings: AAMAAABk\r\n"
+)
 
 
 class Side:
@@ -42,8 +46,15 @@ class Told(NamedTuple):
     body: bytes | None
 
 
-def parser_of(requests: list[ClientRequest], *, max_headers: int = 100) -> RequestParser:
-    return RequestParser(Side(), requests.append, max_headers=max_headers)
+class Parser(RequestParser):
+    """Fed with bytes."""
+
+    def __init__(self, requests: list[ClientRequest], side: Side | None = None) -> None:
+        limits = ConnectionLimits(header_bytes=4_096, header_count=100)
+        super().__init__(side or Side(), requests.append, limits)
+
+    def take(self, data: bytes) -> None:
+        self.feed(memoryview(data))
 
 
 def told_of(requests: list[ClientRequest]) -> list[Told]:
@@ -60,10 +71,10 @@ def told_of(requests: list[ClientRequest]) -> list[Told]:
 
 def parsed(data: bytes, *, step: int | None = None) -> list[Told]:
     requests: list[ClientRequest] = []
-    parser = parser_of(requests)
+    parser = Parser(requests)
     step = step or len(data)
     for start in range(0, len(data), step):
-        parser.feed(data[start : start + step])
+        parser.take(data[start : start + step])
     return told_of(requests)
 
 
@@ -76,8 +87,8 @@ def test_requests_do_not_depend_on_how_their_bytes_are_cut(step: int | None) -> 
             [(b"Host", b"g"), (b"Content-Length", b"4")],
             b"body",
         ),
-        Told("POST", "/x", [(b"Transfer-Encoding", b"chunked")], b"body"),
-        Told("GET", "/health", [(b"X-A", b"b"), (b"x-a", b"c")], b""),
+        Told("POST", "/x", [(b"Host", b"g"), (b"Transfer-Encoding", b"chunked")], b"body"),
+        Told("GET", "/health", [(b"Host", b"g"), (b"X-A", b"b"), (b"x-a", b"c")], b""),
     ]
 
 
@@ -112,7 +123,7 @@ def test_an_offer_of_an_upgrade_on_a_connection_that_ends_with_it_is_a_plain_req
 
 
 def test_ten_thousand_offers_of_an_upgrade_in_one_read_are_as_many_requests() -> None:
-    offer = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n"
+    offer = b"GET / HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\n"
     assert len(parsed(offer * 10_000)) == 10_000
 
 
@@ -125,13 +136,16 @@ def test_ten_thousand_offers_of_an_upgrade_in_one_read_are_as_many_requests() ->
         (b"GET http://a:99999999/?sk-secret HTTP/1.1\r\n\r\n", 400, b"not a valid URL"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, b"Host is given twice"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"header"),
+        (b"GET / HTTP/1.1\r\n" + (b"A: " + b"b" * 1_000 + b"\r\n") * 5 + b"\r\n", 431, b"header"),
+        (b"GET /" + b"a" * 5_000, 431, b"header"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, b"Host is missing"),
         (b"nonsense\r\n\r\n", 400, b"Malformed request"),
     ],
 )
 def test_a_head_that_is_refused_says_why(head: bytes, status: int, complaint: bytes) -> None:
     requests: list[ClientRequest] = []
     with pytest.raises(MalformedRequest) as caught:
-        parser_of(requests).feed(head)
+        Parser(requests).take(head)
     assert caught.value.answer.status == status
     assert caught.value.too_large == (status == 431)
     assert complaint in caught.value.answer.body
@@ -141,15 +155,15 @@ def test_a_head_that_is_refused_says_why(head: bytes, status: int, complaint: by
 
 @pytest.mark.parametrize("target", ["*", "http://gateway.example/v1/models?a", "/%00//"])
 def test_a_target_is_kept_as_it_came(target: str) -> None:
-    (request,) = parsed(f"OPTIONS {target} HTTP/1.1\r\n\r\n".encode())
+    (request,) = parsed(f"OPTIONS {target} HTTP/1.1\r\nHost: g\r\n\r\n".encode())
     assert request.target == target
 
 
 @pytest.mark.parametrize(
     ("head", "http_11", "keep_alive"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", True, True),
-        (b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", True, False),
+        (b"GET / HTTP/1.1\r\nHost: g\r\n\r\n", True, True),
+        (b"GET / HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n", True, False),
         (b"GET / HTTP/1.0\r\n\r\n", False, False),
         (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False, True),
     ],
@@ -158,35 +172,35 @@ def test_version_and_connection_say_whether_it_stays_open(
     head: bytes, *, http_11: bool, keep_alive: bool
 ) -> None:
     requests: list[ClientRequest] = []
-    parser_of(requests).feed(head)
+    Parser(requests).take(head)
     assert (requests[0].http_11, requests[0].keep_alive) == (http_11, keep_alive)
 
 
 @pytest.mark.parametrize("endless", [b"1;" + b"a" * 30_000, b"0\r\nX: " + b"a" * 30_000])
 def test_chunk_extensions_and_trailers_without_end_are_refused(endless: bytes) -> None:
     requests: list[ClientRequest] = []
-    parser = parser_of(requests)
-    parser.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-    parser.feed(endless)
-    parser.feed(b"a" * 30_000)
+    parser = Parser(requests)
+    parser.take(b"POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
+    parser.take(endless)
+    parser.take(b"a" * 30_000)
     with pytest.raises(MalformedRequest, match="400"):
-        parser.feed(b"a" * 30_000)
+        parser.take(b"a" * 30_000)
 
 
 def test_small_chunks_with_large_extensions_are_taken() -> None:
     requests: list[ClientRequest] = []
-    parser = parser_of(requests)
-    parser.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+    parser = Parser(requests)
+    parser.take(b"POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n")
     for _ in range(10):
-        parser.feed(b"1;" + b"a" * 30_000 + b"\r\nb\r\n")
-    parser.feed(b"0\r\n\r\n")
+        parser.take(b"1;" + b"a" * 30_000 + b"\r\nb\r\n")
+    parser.take(b"0\r\n\r\n")
     assert told_of(requests)[0].body == b"b" * 10
 
 
 async def test_a_body_that_breaks_off_is_told_to_its_reader_after_what_came() -> None:
     requests: list[ClientRequest] = []
-    parser = parser_of(requests)
-    parser.feed(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nbody")
+    parser = Parser(requests)
+    parser.take(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nbody")
     body = requests[0].body
     assert await body.more() == b"body"
     reading = asyncio.create_task(body.more())
@@ -199,11 +213,11 @@ async def test_a_body_that_breaks_off_is_told_to_its_reader_after_what_came() ->
 def test_a_body_that_nobody_takes_is_full_until_it_is_taken() -> None:
     requests: list[ClientRequest] = []
     side = Side()
-    parser = RequestParser(side, requests.append, max_headers=100)
-    parser.feed(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+    parser = Parser(requests, side)
+    parser.take(b"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 1000000\r\n\r\n")
     body = requests[0].body
     while not body.is_full:
-        parser.feed(b"a" * 65_536)
+        parser.take(b"a" * 65_536)
     assert body.received == 5 * 65_536
     assert len(body.take()) == body.received
     assert not body.is_full

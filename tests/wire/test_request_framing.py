@@ -13,13 +13,13 @@ from gateway.wire.request_framing import BodyFraming, body_framing
         ([(b"Content-Length", b"12")], BodyFraming(12)),
         ([(b"CONTENT-LENGTH", b"0")], BodyFraming(0)),
         ([(b"Transfer-Encoding", b"Chunked")], BodyFraming(chunked=True)),
-        ([(b"host", b"a"), (b"from", b"b"), (b"content-encodin", b"c")], BodyFraming()),
+        ([(b"from", b"b"), (b"content-encodin", b"c")], BodyFraming()),
     ],
 )
 def test_a_body_is_framed_as_one_header_says(
     headers: list[tuple[bytes, bytes]], framing: BodyFraming
 ) -> None:
-    assert body_framing(headers) == framing
+    assert body_framing([(b"Host", b"g"), *headers]) == framing
 
 
 @pytest.mark.parametrize(
@@ -32,13 +32,14 @@ def test_a_body_is_framed_as_one_header_says(
         ([(b"Transfer-Encoding", b"gzip, chunked")], "only Transfer-Encoding"),
         ([(b"Content-Length", b"+1")], "no number"),
         ([(b"Content-Length", b"")], "no number"),
+        ([(b"Content-Length", b"0" * 6_000)], "no number"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(
     headers: list[tuple[bytes, bytes]], complaint: str
 ) -> None:
     with pytest.raises(BadRequest, match=complaint):
-        body_framing(headers)
+        body_framing([*headers, (b"Host", b"g")])
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,14 @@ def test_a_framing_says_whether_a_body_follows_and_how(
 ) -> None:
     assert framing.follows is follows
     assert framing.header == header
+
+
+def test_only_clients_that_know_of_hosts_must_name_one() -> None:
+    assert body_framing([], http_11=False) == BodyFraming()
+    with pytest.raises(BadRequest, match="Host is missing"):
+        body_framing([])
+
+
+def test_chunks_of_a_client_that_cannot_know_of_them_are_refused() -> None:
+    with pytest.raises(BadRequest, match="has no Transfer-Encoding"):
+        body_framing([(b"Transfer-Encoding", b"chunked")], http_11=False)
