@@ -131,8 +131,8 @@ class Capacity:
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
-            moment_s = float("inf") if hurries else strictest_s
-            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, moment_s)
+            calm_s = float("inf") if hurries else strictest_s
+            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, calm_s)
             if (
                 (paced and prediction.ttft_s <= budget_s)
                 or not (bound or busy)

@@ -9,14 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
-from types import MappingProxyType
 from typing import cast
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_connections import ClientConnections, CutReason
 from gateway.server.client_request import ClientRequest, RequestHandler
 from gateway.server.client_socket import bound_unread
+from gateway.server.last_words import CUT_ANSWERS, whole_response
 from gateway.server.request_parser import MalformedRequest, RequestParser
 from gateway.wire.error_response import (
     ErrorAnswer,
@@ -33,14 +32,6 @@ _MAX_WAITING = 16
 """Requests that are parsed while another one is answered."""
 _PIECE_BYTES = 4_096
 """That are parsed at once: as many tiny requests as fit may wait in addition."""
-_CUT_ANSWERS = MappingProxyType(
-    {
-        CutReason.HEADER_TOO_SLOW: protocol_answer(ProtocolError.HEADER_TOO_SLOW),
-        CutReason.HEADER_TOO_LARGE: protocol_answer(ProtocolError.HEADER_TOO_LARGE),
-        CutReason.ALL_BUSY: protocol_answer(ProtocolError.CONNECTIONS),
-        CutReason.PER_CLIENT: protocol_answer(ProtocolError.CLIENT_CONNECTIONS),
-    }
-)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -92,11 +83,11 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self, reason: CutReason) -> None:
         """Close the connection; whoever has begun a request is told why."""
-        answer, transport = _CUT_ANSWERS.get(reason), self.transport
+        answer, transport = CUT_ANSWERS.get(reason), self.transport
         if transport is None:
             return
         if answer is not None and not self._deaf:
-            transport.write(_whole_response(answer))
+            transport.write(whole_response(answer))
         if reason is CutReason.MADE_ROOM and transport.get_write_buffer_size():
             transport.abort()  # its place is needed, and nobody reads
         else:
@@ -217,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _tell(self, fault: ErrorAnswer) -> None:
         if self.transport is not None:
-            self.transport.write(_whole_response(fault))
+            self.transport.write(whole_response(fault))
         self._linger()
 
     def _start(self, request: ClientRequest) -> None:
@@ -265,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
         if request_id is not None:
             header = (b"x-request-id", request_id.encode())
             answer = answer._replace(headers=(*answer.headers, header))
-        self.transport.write(_whole_response(answer))
+        self.transport.write(whole_response(answer))
 
     async def _is_drained(self) -> bool:
         """Wait while the client does not read what was written; False if that takes too long.
@@ -314,14 +305,3 @@ class ClientConnection(asyncio.Protocol):
         if self._closing is not None:
             self._closing.cancel()
         self._closing = asyncio.get_running_loop().call_later(after_s, close)
-
-
-def _whole_response(answer: ErrorAnswer) -> bytes:
-    headers = b"".join([b"%b: %b\r\n" % header for header in answer.headers])
-    return b"HTTP/1.1 %d %b\r\n%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        answer.status,
-        HTTPStatus(answer.status).phrase.encode(),
-        headers,
-        len(answer.body),
-        answer.body,
-    )
