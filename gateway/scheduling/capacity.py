@@ -19,9 +19,9 @@ _REPORT_HOLDS_S = 1.0
 _SURELY_TOO_LONG = 2.0
 """A prompt estimated at this many times the longest context is too long despite the estimate."""
 
-HURRIES_AFTER = 1.0
-"""Share of its TTFT bound after which no server's pace of the moment keeps a Critical request away:
-under load a long prompt may find none that is calm enough, and would be refused."""
+HURRIES_AFTER = 0.5
+"""Share of its TTFT bound after which no server's pace of the moment keeps a long Critical prompt
+away: under load it may find none that is calm enough, and would be refused."""
 
 
 class OpenServer(NamedTuple):
@@ -131,8 +131,9 @@ class Capacity:
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
-            calm_s = float("inf") if hurries else strictest_s
-            paced = not busy or keeps_pace(backend, prediction, margin * strictest_s, calm_s)
+            paced = not busy or keeps_pace(
+                backend, prediction, margin * strictest_s, strictest_s, hurries=hurries
+            )
             if (
                 (paced and prediction.ttft_s <= budget_s)
                 or not (bound or busy)

@@ -174,8 +174,7 @@ class Preemption:
         strictest_s = min(tpot_s, backend.strictest_tpot_s)
         waited_s = 0.0 if head.service.objective is None else now - head.arrived_at
         hurries = waited_s > HURRIES_AFTER * head.ttft_bound_s  # only Critical requests preempt
-        pace_bound_s = float("inf") if hurries else strictest_s
-        if not keeps_pace(backend, prediction, margin * strictest_s, pace_bound_s):
+        if not keeps_pace(backend, prediction, margin * strictest_s, strictest_s, hurries=hurries):
             return None
         late_s = prediction.ttft_s - margin * (head.ttft_bound_s - waited_s)
         late_tokens = self._prefill_behind(backend, late_s) if late_s > 0.0 else 0.0

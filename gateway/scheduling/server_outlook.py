@@ -71,14 +71,22 @@ def glance_of(backend: BackendState) -> Glance:
 
 
 def keeps_pace(
-    backend: BackendState, prediction: Prediction, allowed_s: float, bound_s: float
+    backend: BackendState,
+    prediction: Prediction,
+    allowed_s: float,
+    bound_s: float,
+    *,
+    hurries: bool,
 ) -> bool:
     """Whether a busy server keeps the TPOT bound with the request: on average, and at the moment.
 
-    `allowed_s` is what the forecast of a whole answer may be.
+    `allowed_s` is what the forecast of a whole answer may be. The moment does not count against a
+    long prompt that `hurries`: for it there may be no better one.
     """
     if prediction.tpot_s > allowed_s:
         return False
+    if hurries and prediction.own_prefill_s > _MOST_OF_ITS_OWN:
+        return True
     pace_s = _pace_of_the_moment_s(backend.outlook, prediction)
     if pace_s <= bound_s:
         return True
