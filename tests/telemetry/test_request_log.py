@@ -1,5 +1,6 @@
 import io
 import json
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -117,3 +118,16 @@ def test_lines_that_nobody_flushes_are_bounded() -> None:
         log.request_ended(make_record())
     log.flush()
     assert (out.getvalue().count(b"\n"), log.lost_lines) == (3, 2)
+
+
+def test_every_line_tells_when_its_request_ended_however_many_come_before_a_flush() -> None:
+    out = io.BytesIO()
+    times = iter(range(200))
+    log = RequestLog(out, wall_clock=lambda: NOON + next(times))
+    for _ in range(200):
+        log.request_ended(make_record())
+    log.flush()
+    told = [
+        datetime.fromisoformat(json.loads(line)["time"]) for line in out.getvalue().splitlines()
+    ]
+    assert [time.timestamp() for time in told] == [NOON + second for second in range(200)]
