@@ -61,7 +61,7 @@ async def visiting(browser: Browser, scene: Scene, **context: object) -> AsyncIt
     async with asyncio.TaskGroup() as group:
         feed = group.create_task(scene.page.feed.run())
         view: BrowserContext = await browser.new_context(**context)  # type: ignore[arg-type]
-        view.set_default_timeout(10_000)
+        view.set_default_timeout(60_000)  # of a machine that others use, too
         try:
             page = await view.new_page()
             visit = Visit(page, f"http://127.0.0.1:{listener.port}", scene, listener)
