@@ -46,15 +46,18 @@ class Told(NamedTuple):
     body: bytes | None
 
 
-class Parser(RequestParser):
+class Parser:
     """Fed with bytes."""
 
     def __init__(self, requests: list[ClientRequest], side: Side | None = None) -> None:
         limits = ConnectionLimits(header_bytes=4_096, header_count=100)
-        super().__init__(side or Side(), requests.append, limits)
+        self._parser = RequestParser(side or Side(), requests.append, limits)
 
     def take(self, data: bytes) -> None:
-        self.feed(memoryview(data))
+        self._parser.feed(memoryview(data))
+
+    def close(self) -> None:
+        self._parser.close()
 
 
 def told_of(requests: list[ClientRequest]) -> list[Told]:
