@@ -105,12 +105,13 @@ async def _gateway(engines: Engines) -> AsyncIterator[tuple[str, str]]:
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
 
 
-async def _all_used(http: aiohttp.ClientSession, admin: str) -> None:
+async def _all_used(http: aiohttp.ClientSession, admin: str, servers: int) -> None:
     async with asyncio.timeout(STARTS_WITHIN_S):
         while True:
             async with http.get(f"{admin}/debug/state") as response:
                 (pool,) = (await response.json())["pools"].values()
-            if all(backend["usable"] and not backend["ejected"] for backend in pool["backends"]):
+            used = [each for each in pool["backends"] if each["usable"] and not each["ejected"]]
+            if len(used) == servers:
                 return
             await asyncio.sleep(0.2)
 
@@ -182,7 +183,7 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
     try:
         async with _gateway(engines) as (url, admin):
             for kill in range(KILLS):
-                await _all_used(http, admin)
+                await _all_used(http, admin, len(processes))
                 whole = await Streams(http, url, kill).run()
                 again = await Streams(http, url, kill).run()
                 steady += sum(a.ids == b.ids for a, b in zip(whole, again, strict=True))
