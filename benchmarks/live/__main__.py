@@ -206,7 +206,9 @@ async def _drain(args: argparse.Namespace, folder: Path) -> list[Finding]:
 
 
 async def _soak(args: argparse.Namespace, folder: Path) -> list[Finding]:
-    return await check_soak(SoakPlan(minutes=args.minutes, rate=args.rate, seed=args.seed), folder)
+    return await check_soak(
+        SoakPlan(minutes=args.minutes, share=args.share, seed=args.seed), folder
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -254,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     soak = commands.add_parser("soak", help="steady load: nothing grows, nothing is left over")
     _common(soak, _soak)
     soak.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
-    soak.add_argument("--rate", type=float, default=25.0, help="requests a second (25)")
+    soak.add_argument("--share", type=float, default=0.8, help="of all places in use (.8)")
     soak.add_argument("--seed", type=int, default=1, help="of the load (1)")
     return parser
 

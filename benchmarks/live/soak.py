@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.live.arrival_pace import ArrivalPace
 from benchmarks.live.findings import Finding, equal
 from benchmarks.live.rough_site import RoughSite, rough_site
 from benchmarks.live.steady_load import (
@@ -20,23 +21,36 @@ from benchmarks.live.steady_load import (
     services,
 )
 
-_SAMPLE_S = 5.0
+_SAMPLE_S = 2.0
+_IDLE_S = 5.0
+"""After which the gateway has closed idle connections to servers: it keeps them for 3 s."""
 _FLAT = 0.05
 _PATIENCE_S = 300.0
 _SETTLED_SHARE = 1 / 3
 """The first third is not judged: caches fill, estimates settle."""
+_FIRST_TIME_IN_PLACE_S = 0.7
+_SHARE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoakPlan:
-    """How long and how hard; `slots` are the places of each server, so that queues form."""
+    """How long and how hard; `slots` are the places of each server, so that queues form.
+
+    Attributes:
+        share: of all places that is to be in use; requests arrive as fast as that needs.
+    """
 
     minutes: float
-    rate: float
+    share: float = 0.8
     servers: int = 3
     slots: int = 8
     cancelled: float = 0.05
     seed: int = 1
+
+    @property
+    def places(self) -> int:
+        """Of all servers."""
+        return self.servers * self.slots
 
 
 class _Sample(NamedTuple):
@@ -56,41 +70,49 @@ async def check_soak(plan: SoakPlan, folder: Path) -> list[Finding]:
     async with rough_site(
         servers=plan.servers, time_scale=1.0, settings=settings, folder=folder
     ) as site:
+        pace = ArrivalPace(wanted=plan.share * plan.places, time_in_place_s=_FIRST_TIME_IN_PLACE_S)
         load = SteadyLoad(
             site,
             LoadPlan(
-                rate=plan.rate, cancelled=plan.cancelled, patience_s=_PATIENCE_S, seed=plan.seed
+                rate=pace.rate, cancelled=plan.cancelled, patience_s=_PATIENCE_S, seed=plan.seed
             ),
         )
         await load.learn_answers()
         stop = asyncio.Event()
-        samples: list[_Sample] = []
         async with asyncio.TaskGroup() as group:
             group.create_task(load.run(stop))
-            await _watch(site, plan, samples, folder)
+            samples = await _watch(site, plan.minutes * 60, load, pace, folder)
             stop.set()
-        await asyncio.sleep(_SAMPLE_S)  # idle connections to servers are kept for 3 s
+        await asyncio.sleep(_IDLE_S)
         findings = [*_load_rows(load), *_flat_rows(plan, samples), await _left_over(site)]
         idle = site.descriptors()
         findings.append(Finding("open files at the end", str(idle), "", ok=True))
     return findings
 
 
-async def _watch(site: RoughSite, plan: SoakPlan, samples: list[_Sample], folder: Path) -> None:
+async def _watch(
+    site: RoughSite, seconds: float, load: SteadyLoad, pace: ArrivalPace, folder: Path
+) -> list[_Sample]:
+    """Look at the gateway's process for so long, and let requests arrive at the pace."""
     clock = asyncio.get_running_loop().time
-    began_at = clock()
+    began_at = looked_at = clock()
+    samples: list[_Sample] = []
+    ended = 0
     with (folder / "samples.csv").open("w", encoding="utf-8") as out:
-        out.write("seconds,resident_bytes,descriptors,in_flight\n")
-        while clock() - began_at < plan.minutes * 60:
+        out.write("seconds,resident_bytes,descriptors,in_flight,requests_per_100_s\n")
+        while clock() - began_at < seconds:
             await asyncio.sleep(_SAMPLE_S)
             state = await site.state()
             in_flight = sum(backend["requests"] for backend in state["backends"])
-            sample = _Sample(
-                clock() - began_at, site.resident_bytes(), site.descriptors(), in_flight
-            )
+            now, before = clock(), ended
+            ended = load.tally.ended
+            pace.observe(in_use=in_flight, ended=ended - before, seconds=now - looked_at)
+            load.rate, looked_at = pace.rate, now
+            sample = _Sample(now - began_at, site.resident_bytes(), site.descriptors(), in_flight)
             samples.append(sample)
-            out.write(",".join(f"{value:.0f}" for value in sample) + "\n")
+            out.write(",".join(f"{value:.0f}" for value in (*sample, 100 * pace.rate)) + "\n")
             out.flush()
+    return samples
 
 
 def _load_rows(load: SteadyLoad) -> list[Finding]:
@@ -115,9 +137,15 @@ def _flat_rows(plan: SoakPlan, samples: list[_Sample]) -> list[Finding]:
     spread = max(memory) / min(memory) - 1
     files = [sample.descriptors - 2 * sample.in_flight for sample in judged]
     files_grown = _mean(files[half:]) - _mean(files[:half])
-    busy = _mean([sample.in_flight for sample in judged]) / (plan.servers * plan.slots)
+    busy = _mean([sample.in_flight for sample in judged]) / plan.places
+    least = plan.share - _SHARE_TOLERANCE
     return [
-        Finding("share of places in use", f"{busy:.2f}", "", ok=True),
+        Finding(
+            "share of places in use",
+            f"{busy:.3f}",
+            f"{plan.share:.2f}, at least {least:.2f}",
+            ok=busy >= least,
+        ),
         Finding(
             "memory over the last two thirds",
             f"{min(memory) / 1e6:.1f} to {max(memory) / 1e6:.1f} MB,"

@@ -53,6 +53,11 @@ class Tally:
         """One request has ended."""
         self.results[service][result] += 1
 
+    @property
+    def ended(self) -> int:
+        """Requests of both services that have ended."""
+        return sum(each.total() for each in self.results.values())
+
     def offered(self, service: str) -> int:
         """Requests that have ended."""
         return self.results[service].total()
@@ -67,12 +72,17 @@ def services() -> list[dict[str, object]]:
 
 
 class SteadyLoad:
-    """Asks until told to stop, and compares each answer with that of the undisturbed server."""
+    """Asks until told to stop, and compares each answer with that of the undisturbed server.
+
+    Attributes:
+        rate: arrivals a second from now on; at first the plan's.
+    """
 
     def __init__(self, site: RoughSite, plan: LoadPlan) -> None:
         """Nothing is asked yet."""
         self._site = site
         self._plan = plan
+        self.rate = plan.rate
         self._rng = Random(plan.seed)
         self._texts: dict[int, tuple[int, str]] = {}
         self._numbers = 0
@@ -93,7 +103,7 @@ class SteadyLoad:
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 group.create_task(self._one())
-                await asyncio.sleep(self._rng.expovariate(self._plan.rate))
+                await asyncio.sleep(self._rng.expovariate(self.rate))
 
     async def _one(self) -> None:
         self._numbers += 1

@@ -3,7 +3,8 @@
 An engine holds text back while a character is incomplete. Token ids whose text has not come are not
 counted as said: they are left to the next server to say again. Where several ids come in one event
 (a busy server, speculative decoding), its text may be that of the first of them only; whether the
-last of them end a character is known from their text (`doubtful_tail`).
+last of them end a character is known from their text (`doubtful_tail`). A client that wants the ids
+itself may have more of them than of their text then: the next server must say the same ones again.
 """
 
 from typing import Any
@@ -12,7 +13,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway.scheduling.model import TokenUsage
-from gateway.wire.continuation_obstacles import Members
+from gateway.wire.answer_events import DONE, AnswerEvents
+from gateway.wire.continuation_obstacles import Members, wants_token_ids
 from gateway.wire.json_shapes import StreamChoice, StreamEvent
 
 _NULL = Raw(b"null")
@@ -54,6 +56,7 @@ class AnswerSoFar:
         obstacle: why the answer cannot be continued, or None.
         finished: a choice said why it ended; only `ending` may be missing.
         breaks: how often a server left off.
+        tells_ids: whether the client wants token ids, too.
     """
 
     def __init__(self, *, chat: bool, body: Members) -> None:
@@ -66,17 +69,20 @@ class AnswerSoFar:
         self.obstacle: str | None = None
         self.finished = False
         self.breaks = 0
+        self.tells_ids = wants_token_ids(body)
         self._chat = chat
         self._body = body
+        self._events = AnswerEvents(chat=chat, tells_ids=self.tells_ids)
         self._max_tokens = _max_tokens(body, chat=chat)
         options = msgspec.json.decode(body.get("stream_options", _NULL))
         self._wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
-        self._head: dict[str, Any] = {}
         self._prompt_ids: list[int] | None = None
         self._ids: list[int] = []
         self._unsaid: list[int] = []
         self._doubtful = 0
         """So many of the last ids came together with text that may not be theirs."""
+        self._ahead: list[int] = []
+        """Ids that the client has without their text: they come again, and are not for it."""
         self._usage_told = False
         self._done = False
         self._between_events = True
@@ -110,7 +116,7 @@ class AnswerSoFar:
         if text is None:
             self.obstacle = "the text of its last tokens is not known"
         elif text.endswith(_INCOMPLETE):
-            self._ids.pop()
+            self._ahead.insert(0, self._ids.pop())
             self._doubtful -= 1
         else:
             self._doubtful = 0
@@ -156,11 +162,11 @@ class AnswerSoFar:
             return None
         parts = [self.separator()]
         if not self.finished:
-            parts.append(self._text_event("", "length", None))
+            parts.append(self._events.text("", "length", None, ()))
         if self._wants_usage and not self._usage_told:
-            parts.append(self._usage_event(len(self._ids), {}))
+            parts.append(self._usage_event(len(self._ids), None))
         if not self._done:
-            parts.append(b"data: [DONE]\n\n")
+            parts.append(DONE)
         return b"".join(parts)
 
     # -- fed by the streams -----------------------------------------------------------------
@@ -179,14 +185,7 @@ class AnswerSoFar:
 
     def take_first(self, event: StreamEvent) -> None:
         """Learn from an event of the first server."""
-        if not self._head:
-            kind = "chat.completion.chunk" if self._chat else "text_completion"
-            self._head = {
-                "id": event.id,
-                "object": kind,
-                "created": event.created,
-                "model": event.model,
-            }
+        self._events.learn(event)
         if event.prompt_token_ids is not None:
             self._prompt_ids = event.prompt_token_ids
         self._usage_told = self._usage_told or (event.usage is not None and not event.choices)
@@ -202,22 +201,28 @@ class AnswerSoFar:
                     self.obstacle = odd[0]
             self._said(choice, text)
 
-    def translate(self, event: StreamEvent, said_before: int) -> bytes:
-        """Learn from an event of a later server; returns it as the client expects it."""
+    def translate(self, event: StreamEvent, said_before: int) -> bytes | None:
+        """Learn from an event of a later server.
+
+        Returns:
+            It as the client expects it; None if it does not go with what the client has.
+        """
         if event.choices:
             choice = event.choices[0]
-            self._said(choice, choice.text)
+            said = self._said(choice, choice.text)
             if not choice.text and choice.finish_reason is None:
                 return b""
-            return self._text_event(choice.text, choice.finish_reason, choice.stop_reason)
+            ids = self._not_told(said) if self.tells_ids else ()
+            if self.tells_ids and self.obstacle is not None:
+                return None
+            return self._events.text(choice.text, choice.finish_reason, choice.stop_reason, ids)
         if isinstance(event.usage, dict):
             if not self._wants_usage or self._usage_told:
                 return b""
             self._usage_told = True
             own = event.usage.get("completion_tokens")
             tokens = said_before + own if isinstance(own, int) else len(self._ids)
-            extra = {"system_fingerprint": event.system_fingerprint}
-            return self._usage_event(tokens, extra if event.system_fingerprint else {})
+            return self._usage_event(tokens, event.system_fingerprint)
         return b""
 
     @property
@@ -225,48 +230,36 @@ class AnswerSoFar:
         """Tokens that the client has the text of."""
         return len(self._ids)
 
-    def _said(self, choice: StreamChoice, text: object) -> None:
+    @property
+    def lacks_text(self) -> bool:
+        """Whether the text of the last ids has yet to come; without it they may be said again."""
+        return bool(self._unsaid) and self.obstacle is None
+
+    def _said(self, choice: StreamChoice, text: object) -> list[int]:
+        """Take in what a choice says; returns the ids whose text the client has now."""
         if choice.token_ids is None and (text or choice.finish_reason is not None):
             self.obstacle = "no token ids from the server"
         ids = choice.token_ids or ()
         self._unsaid += ids
+        said: list[int] = []
         if text or choice.finish_reason is not None:
-            self._ids += self._unsaid
-            self._unsaid.clear()
+            said, self._unsaid = self._unsaid, said
+            self._ids += said
             self._doubtful = max(0, len(ids) - 1)
         if choice.finish_reason is not None:
             self.finished = True
+        return said
 
-    def _text_event(self, text: object, finish_reason: object, stop_reason: object) -> bytes:
-        choice: dict[str, Any] = {"index": 0}
-        if self._chat:
-            choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": finish_reason}
-            if finish_reason is not None:
-                choice["stop_reason"] = stop_reason
-        else:
-            choice |= {
-                "text": text,
-                "logprobs": None,
-                "finish_reason": finish_reason,
-                "stop_reason": stop_reason,
-                "prompt_token_ids": None,
-            }
-        choice["token_ids"] = None
-        return _event_of(self._head | {"choices": [choice]})
+    def _not_told(self, ids: list[int]) -> list[int]:
+        """Those of the ids that the client does not have."""
+        known = self._ahead[: len(ids)]
+        if ids[: len(known)] != known:
+            self.obstacle = "other token ids than the client has"
+        del self._ahead[: len(known)]
+        return ids[len(known) :]
 
-    def _usage_event(self, completion_tokens: int, extra: dict[str, Any]) -> bytes:
-        prompt_tokens = len(self._prompt_ids or ())
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "completion_tokens": completion_tokens,
-            "prompt_tokens_details": None,
-        }
-        return _event_of(self._head | {"choices": [], "usage": usage} | extra)
-
-
-def _event_of(members: dict[str, Any]) -> bytes:
-    return b"data: %b\n\n" % msgspec.json.encode(members)
+    def _usage_event(self, completion_tokens: int, fingerprint: object) -> bytes:
+        return self._events.usage(len(self._prompt_ids or ()), completion_tokens, fingerprint)
 
 
 def _max_tokens(body: Members, *, chat: bool) -> int | None:

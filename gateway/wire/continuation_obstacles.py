@@ -22,11 +22,15 @@ _OBSTACLES = (
     "use_beam_search",
     "audio",
     "prompt_embeds",
-    "return_token_ids",
 )
 """Fields whose meaning cannot be carried over, if they are set at all. With `stop` the engine holds
 back text that might become a stop string, of tokens it has told already."""
 _UNSET = frozenset({b"null", b"false", b"[]", b'""'})
+_POSSIBLE = {
+    "n": frozenset({b"1", b"null"}),
+    "best_of": frozenset({b"1", b"null"}),
+    "return_token_ids": _UNSET | {b"true"},
+}
 
 Members = Mapping[str, Raw]
 
@@ -40,8 +44,8 @@ def continuation_obstacle(body: Members) -> str | None:
     for field in _OBSTACLES:
         if field in body and bytes(body[field]).strip() not in _UNSET:
             return field
-    for field in ("n", "best_of"):
-        if bytes(body.get(field, Raw(b"1"))).strip() not in {b"1", b"null"}:
+    for field, values in _POSSIBLE.items():
+        if bytes(body.get(field, _NULL)).strip() not in values:
             return field
     response_format = msgspec.json.decode(body.get("response_format", _NULL))
     if isinstance(response_format, dict) and response_format.get("type") != "text":
@@ -52,6 +56,11 @@ def continuation_obstacle(body: Members) -> str | None:
     if isinstance(msgspec.json.decode(body.get("prompt", _NULL)), list):
         return None if _is_one_prompt(msgspec.json.decode(body["prompt"])) else "several prompts"
     return _multimodal(msgspec.json.decode(body.get("messages", _NULL)))
+
+
+def wants_token_ids(body: Members) -> bool:
+    """Whether the client wants the token ids of its answer."""
+    return bytes(body.get("return_token_ids", _NULL)).strip() == b"true"
 
 
 def _is_one_prompt(prompt: list[object]) -> bool:

@@ -22,13 +22,19 @@ _EVENT = msgspec.json.Decoder(StreamEvent)
 
 
 class ObservedStream:
-    """The first server's stream passes through it: observed, without the ids, without its break."""
+    """The first server's stream passes through it: observed, without its break.
+
+    Token ids are left out. For a client that wants them they wait until their text has come: after
+    a break the next server says those again that have none, and it may say others.
+    """
 
     def __init__(self, answer: AnswerSoFar) -> None:
         """Tell `answer` what the client gets."""
         self._answer = answer
         self._lines = WholeLines(self._line, MAX_HELD_BYTES)
         self._broken = False
+        self._waiting = bytearray()
+        """Lines with ids whose text has not come, for a client that wants them."""
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes of the stream -> those that are ready for the client."""
@@ -56,11 +62,26 @@ class ObservedStream:
                     # An error of the request itself is its answer.
                     self._answer.finished = _is_of_client(event.error)
                     self._broken = not self._answer.finished
-                    return b"" if self._broken else line
+                    return b"" if self._broken else self._with_ids(line)
                 if event is not None:
                     self._answer.take_first(event)
+        if self._answer.tells_ids:
+            return self._with_ids(line)
         self._answer.note_line(line)
         return _IDS.sub(rb"\1null", line) if b'token_ids":' in line else line
+
+    def _with_ids(self, line: bytes) -> bytes:
+        waiting = self._waiting
+        if self._answer.lacks_text and not self._answer.finished:
+            waiting += line
+            if len(waiting) <= MAX_HELD_BYTES:
+                return b""
+            self._answer.obstacle = "many tokens without text"
+            line = b""
+        ready = bytes(waiting) + line
+        self._answer.note_line(ready[ready.rfind(b"\n", 0, -1) + 1 :])
+        waiting.clear()
+        return ready
 
 
 class ResumedStream:
@@ -95,7 +116,11 @@ class ResumedStream:
         if event is None or event.error is not None:
             self._broken = True
             return b""
-        return self._as_event(self._answer.translate(event, self._said_before))
+        translated = self._answer.translate(event, self._said_before)
+        if translated is None:
+            self._broken = True
+            return b""
+        return self._as_event(translated)
 
     def _as_event(self, text: bytes) -> bytes:
         if not text:

@@ -54,6 +54,11 @@ def text_of(events: list[Any]) -> str:
     return "".join(c["delta"].get("content", "") if "delta" in c else c["text"] for c in choices)
 
 
+def ids_of(events: list[Any]) -> list[int]:
+    choices = [c for e in events if isinstance(e, dict) for c in e.get("choices", ())]
+    return [token for choice in choices for token in choice.get("token_ids") or ()]
+
+
 async def broken(
     site: Site, path: str, body: object, *, breaks: tuple[int, ...], fault: str
 ) -> list[Any]:
@@ -84,6 +89,21 @@ async def test_a_stream_that_breaks_twice_is_the_uninterrupted_one(
     if kind == "chat":
         assert whole[-1]["usage"]["completion_tokens"] == 60
         assert whole[-1]["usage"]["prompt_tokens"] == alone[-2]["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(("kind", "body"), [("chat", CHAT), ("completion", COMPLETION)])
+async def test_a_client_that_asks_for_token_ids_gets_those_of_the_uninterrupted_stream(
+    kind: str, body: dict[str, object]
+) -> None:
+    asked = body | {"return_token_ids": True}
+    async with site_in_process(servers=2, time_scale=0.3, settings=SETTINGS) as site:
+        path = PATHS[kind]
+        alone = [e async for e in events_of(site, site.server_urls[0], path, asked)]
+        events = await broken(site, path, asked, breaks=(10, 30), fault="reset")
+    assert len(ids_of(alone)) == 60
+    assert ids_of(events) == ids_of(alone)
+    assert text_of(events) == text_of(alone)
+    assert events[-1] == "[DONE]"
 
 
 async def test_a_stream_that_cannot_be_continued_ends_with_an_error_event() -> None:

@@ -77,6 +77,7 @@ class Answer(NamedTuple):
 
     server: str
     text: str
+    ids: tuple[int, ...]
     tokens: int
     whole: bool
 
@@ -104,12 +105,13 @@ async def _gateway(engines: Engines) -> AsyncIterator[tuple[str, str]]:
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
 
 
-async def _all_used(http: aiohttp.ClientSession, admin: str) -> None:
+async def _all_used(http: aiohttp.ClientSession, admin: str, servers: int) -> None:
     async with asyncio.timeout(STARTS_WITHIN_S):
         while True:
             async with http.get(f"{admin}/debug/state") as response:
                 (pool,) = (await response.json())["pools"].values()
-            if all(backend["usable"] and not backend["ejected"] for backend in pool["backends"]):
+            used = [each for each in pool["backends"] if each["usable"] and not each["ejected"]]
+            if len(used) == servers:
                 return
             await asyncio.sleep(0.2)
 
@@ -142,10 +144,12 @@ class Streams:
             "ignore_eos": True,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "return_token_ids": True,
         }
         body |= {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
         path = "/v1/chat/completions" if chat else "/v1/completions"
         pieces: list[str] = []
+        ids: list[int] = []
         tokens, done = 0, False
         async with self._http.post(self._url + path, json=body) as response:
             async for line in response.content:
@@ -162,8 +166,10 @@ class Streams:
                     (each["delta"].get("content") if chat else each["text"]) or ""
                     for each in event["choices"]
                 ]
+                for each in event["choices"]:
+                    ids += each.get("token_ids") or ()
             server = response.headers["x-gateway-server"]
-        return Answer(server, "".join(pieces), tokens, done)
+        return Answer(server, "".join(pieces), tuple(ids), tokens, done)
 
 
 async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_are_not(
@@ -173,14 +179,14 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
         EngineProcess(url, pid, tmp_path / f"{pid}.log")
         for url, pid in zip(engines.urls, _PIDS, strict=True)
     ]
-    broken = equal = steady = 0
+    broken = equal = equal_texts = steady = 0
     try:
         async with _gateway(engines) as (url, admin):
             for kill in range(KILLS):
-                await _all_used(http, admin)
+                await _all_used(http, admin, len(processes))
                 whole = await Streams(http, url, kill).run()
                 again = await Streams(http, url, kill).run()
-                steady += sum(a.text == b.text for a, b in zip(whole, again, strict=True))
+                steady += sum(a.ids == b.ids for a, b in zip(whole, again, strict=True))
                 streams = Streams(http, url, kill)
                 running = asyncio.create_task(streams.run())
                 await streams.all_flow(running)
@@ -189,15 +195,23 @@ async def test_streams_of_a_server_that_is_killed_have_the_tokens_of_those_that_
                 answers = await running
                 victim.start()
                 assert all(answer.whole and answer.tokens == TOKENS for answer in answers)
+                assert all(len(answer.ids) == TOKENS for answer in answers)
                 hit = [n for n, answer in enumerate(answers) if answer.server == victim.url]
-                same = [n for n in hit if answers[n].text == whole[n].text]
-                print(f"kill {kill + 1}: {len(hit)} streams broken, {len(same)} equal")  # noqa: T201 - the figures
+                same = [n for n in hit if answers[n].ids == whole[n].ids]
+                texts = [n for n in hit if answers[n].text == whole[n].text]
+                print(  # noqa: T201 - the figures
+                    f"kill {kill + 1}: {len(hit)} streams broken;"
+                    f" equal in ids {len(same)}, in text {len(texts)}"
+                )
                 broken += len(hit)
                 equal += len(same)
+                equal_texts += len(texts)
     finally:
         for process in processes:
             process.stop()
-    print(f"{equal} of {broken} broken streams have the tokens of uninterrupted ones;")  # noqa: T201
-    print(f"{steady} of {KILLS * STREAMS} have the same twice although nothing breaks")  # noqa: T201
+    print(f"{equal} of {broken} broken streams have the token ids of uninterrupted ones,")  # noqa: T201
+    print(f"{equal_texts} their text;")  # noqa: T201
+    print(f"{steady} of {KILLS * STREAMS} have the same ids twice although nothing breaks")  # noqa: T201
     assert broken >= 20
     assert equal / broken >= EQUAL
+    assert equal_texts / broken >= EQUAL

@@ -103,6 +103,18 @@ async def test_the_next_server_is_asked_for_the_rest_of_the_tokens() -> None:
     assert (record.prompt_tokens, record.completion_tokens) == (2, 4)
 
 
+async def test_a_client_that_asks_for_token_ids_gets_those_of_all_servers() -> None:
+    script, running = rig_of(BEGINNING, REST)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, return_token_ids=True))
+    assert text_of(body) == "abcd"
+    assert b'"prompt_token_ids": [7, 8]' in body
+    events = [json.loads(each[6:]) for each in body.split(b"\n\n") if each.startswith(b"data: {")]
+    assert [event["choices"][0]["token_ids"] for event in events] == [[1], [2], [3], [4]]
+    assert len(script.asked) == 2
+
+
 def bundle(text: str, *tokens: int) -> bytes:
     choice = {"index": 0, "delta": {"content": text}, "token_ids": tokens}
     return framed({"choices": [choice]})

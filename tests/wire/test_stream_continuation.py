@@ -124,16 +124,21 @@ def first_event_ends(stream: bytes) -> int:
 
 
 @given(st.data())
+@pytest.mark.parametrize("wants_ids", [True, False])
 @pytest.mark.parametrize(("stream", "chat"), [(CHAT, True), (COMPLETION, False)])
 def test_a_broken_stream_goes_on_without_loss_or_repetition(
     stream: bytes,
     chat: bool,  # noqa: FBT001
+    wants_ids: bool,  # noqa: FBT001
     data: st.DataObject,
 ) -> None:
     cut = data.draw(st.integers(first_event_ends(stream), len(stream)))
     options = {"stream_options": {"include_usage": True}} if chat else {}
-    got = continued(stream, cut, chat=chat, body=members(max_tokens=12, **options))
+    body = members(max_tokens=12, return_token_ids=wants_ids, **options)
+    got = continued(stream, cut, chat=chat, body=body)
 
+    assert ids_of(got) == (ids_of(stream) if wants_ids else [])
+    assert (b'token_ids":[' in got) is wants_ids
     assert text_of(got, chat=chat) == text_of(stream, chat=chat)
     assert got.endswith(b"data: [DONE]\n\n")
     assert got.count(b"[DONE]") == 1
@@ -148,6 +153,18 @@ def test_a_broken_stream_goes_on_without_loss_or_repetition(
         assert usages[0]["total_tokens"] == 31
     else:
         assert usages == []
+
+
+@given(st.data())
+@pytest.mark.parametrize("stream", [CHAT, COMPLETION])
+def test_who_wants_ids_gets_the_bytes_of_the_server(stream: bytes, data: st.DataObject) -> None:
+    observed = ObservedStream(AnswerSoFar(chat=True, body=members(return_token_ids=True)))
+    got, rest = b"", stream
+    while rest:
+        size = data.draw(st.integers(1, 400))
+        got += observed.feed(rest[:size])
+        rest = rest[size:]
+    assert got == stream
 
 
 def pieces(*texts_and_ids: tuple[str, list[int]]) -> Iterator[bytes]:
@@ -195,6 +212,77 @@ def test_what_the_answer_is_sampled_with_is_asked_for_again_and_nothing_else() -
         "stream_options": {"include_usage": True},
         "return_token_ids": True,
     }
+
+
+def test_ids_wait_for_their_text_because_the_next_server_may_say_others() -> None:
+    answer = AnswerSoFar(chat=True, body=members(return_token_ids=True, max_tokens=9))
+    got = ObservedStream(answer).feed(b"".join(pieces(("a", [1]), ("", [2]), ("", [3]))))
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1]
+    got += ResumedStream(answer).feed(
+        b'data: {"choices":[{"text":"","token_ids":[4]}]}\n\n'
+        b'data: {"choices":[{"text":"b","token_ids":[5]}]}\n\n'
+    )
+    assert ids_of(got) == [1, 4, 5]
+    assert events(got)[-1]["choices"][0]["token_ids"] == [4, 5]
+
+
+def test_many_ids_without_text_reach_a_client_that_wants_them() -> None:
+    answer = AnswerSoFar(chat=True, body=members(return_token_ids=True, max_tokens=9))
+    observed = ObservedStream(answer)
+    stream = b"".join(pieces(("a", [1]), *[("", [2] * 100_000)] * 4, ("", [3]), ("b", [4])))
+    lines = stream.splitlines(keepends=True)
+    got = [observed.feed(line) for line in lines]
+    assert b"".join(got) == stream
+    assert answer.obstacle == "many tokens without text"
+    assert b"".join(got[:-4]) == b"".join(lines[:-4])
+    assert b"".join(got[:8]) == b"".join(lines[:4])
+
+
+def told_ahead_of_its_text(next_event: bytes) -> tuple[AnswerSoFar, bytes]:
+    """A client has the ids 1 to 3, but only the text of 1; the next server says `next_event`."""
+    answer = AnswerSoFar(chat=True, body=members(return_token_ids=True, max_tokens=9))
+    ObservedStream(answer).feed(b"".join(pieces(("a", [1, 2, 3]))))
+    answer.broke()
+    answer.judge_tail("a\ufffd")
+    answer.judge_tail("a\ufffd")
+    assert request_of(answer)["prompt"] == [7, 8, 1]
+    return answer, ResumedStream(answer).feed(next_event + b"data: [DONE]\n\n")
+
+
+def test_ids_that_the_client_has_are_not_told_again_with_their_text() -> None:
+    _, got = told_ahead_of_its_text(
+        b'data: {"choices":[{"text":"b","token_ids":[2]}]}\n\n'
+        b'data: {"choices":[{"text":"","token_ids":[3]}]}\n\n'
+        b'data: {"choices":[{"text":"c","token_ids":[4],"finish_reason":"stop"}]}\n\n'
+    )
+    assert [each["choices"][0]["token_ids"] for each in events(got)[:-1]] == [[], [4]]
+    assert text_of(got[: got.index(b"data: [DONE]")], chat=True) == "bc"
+
+
+def test_ids_that_are_told_ahead_of_their_text_survive_a_second_break() -> None:
+    answer, got = told_ahead_of_its_text(b'data: {"choices":[{"text":"b","token_ids":[2]}]}\n\n')
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1, 2]
+    got += ResumedStream(answer).feed(
+        b'data: {"choices":[{"text":"c","token_ids":[3,4],"finish_reason":"stop"}]}\n\n'
+    )
+    assert ids_of(got) == [4]
+
+
+@pytest.mark.parametrize(
+    ("choice", "obstacle"),
+    [
+        (b'{"text":"b","token_ids":[5]}', "other token ids than the client has"),
+        (b'{"text":"b"}', "no token ids from the server"),
+    ],
+)
+def test_a_server_that_says_other_ids_than_the_client_has_is_not_listened_to(
+    choice: bytes, obstacle: str
+) -> None:
+    answer, got = told_ahead_of_its_text(b'data: {"choices":[%b]}\n\n' % choice)
+    assert got == b""
+    assert answer.obstacle == obstacle
 
 
 def test_numbers_are_read_as_vllm_reads_them() -> None:
@@ -392,6 +480,9 @@ def test_a_usage_without_counts_is_counted_from_the_ids() -> None:
         ({"prompt": "a"}, None),
         ({"prompt": [1, 2]}, None),
         ({"prompt": ["a"]}, None),
+        ({"return_token_ids": True}, None),
+        ({"return_token_ids": False}, None),
+        ({"return_token_ids": "yes"}, "return_token_ids"),
         ({"prompt": ["a", "b"]}, "several prompts"),
         ({"tools": [{}]}, "tools"),
         ({"stop": ["x"]}, "stop"),
