@@ -136,6 +136,9 @@ def test_ten_thousand_offers_of_an_upgrade_in_one_read_are_as_many_requests() ->
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405, b"CONNECT"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, b"HTTP/1.1"),
         (b"GET / HTTP/0.9\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"SOURCE / ICE/1.0\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"\r\nGET / RTSP/1.1\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
         (b"GET http://a:99999999/?sk-secret HTTP/1.1\r\n\r\n", 400, b"not a valid URL"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, b"Host is given twice"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"header"),
@@ -154,6 +157,24 @@ def test_a_head_that_is_refused_says_why(head: bytes, status: int, complaint: by
     assert complaint in caught.value.answer.body
     assert b"sk-secret" not in caught.value.answer.body
     assert requests == []
+
+
+@pytest.mark.parametrize("before", [b"", GET, POST, CHUNKED])
+@pytest.mark.parametrize("step", [1, 3, 7, 4_096])
+@pytest.mark.parametrize("target", [b"/", b"/" + b"a" * 300])
+def test_another_protocol_than_http_is_refused_wherever_its_request_is_cut(
+    target: bytes, step: int, before: bytes
+) -> None:
+    data = before + b"POST %b RTSP/1.0\r\nHost: g\r\n\r\n" % target
+    with pytest.raises(MalformedRequest, match="505"):
+        parsed(data, step=step)
+
+
+@pytest.mark.parametrize("step", [None, 1, 5])
+def test_bodies_and_headers_may_speak_of_other_protocols(step: int | None) -> None:
+    body = b"What means\r\nGET /x RTSP/1.0\r\nand /x RTSP/1.0\r\n?"
+    head = b"POST /x HTTP/1.1\r\nHost: g\r\nX-A: /x RTSP/1.0\r\nContent-Length: %d\r\n\r\n"
+    assert len(parsed((head % len(body) + body) * 2, step=step)) == 2
 
 
 @pytest.mark.parametrize("target", ["*", "http://gateway.example/v1/models?a", "/%00//"])
