@@ -7,7 +7,7 @@ Everything runs on one loop, so that between two awaits nothing changes.
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.open_streams import OpenStreams
@@ -27,7 +27,7 @@ from gateway.scheduling.model import InferenceRequest, RequestId, ServiceName, T
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 
-_SHORTEST_TIMER_S = 0.001
+_SHORTEST_TIMER_S: Final = 0.001
 """A timer may fire a little early (uvloop rounds to milliseconds); this keeps it from spinning."""
 
 

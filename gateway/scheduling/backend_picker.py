@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
@@ -10,7 +10,7 @@ from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_MOST_FAILING = 0.95
+_MOST_FAILING: Final = 0.95
 
 
 class Candidate(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState, Hold
@@ -14,12 +14,12 @@ from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_outlook import keeps_pace, pace_s
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_REPORT_HOLDS_S = 1.0
+_REPORT_HOLDS_S: Final = 1.0
 """Age up to which a report of the engine's own queue closes a server."""
-_SURELY_TOO_LONG = 2.0
+_SURELY_TOO_LONG: Final = 2.0
 """A prompt estimated at this many times the longest context is too long despite the estimate."""
 
-HURRIES_AFTER = 0.5
+HURRIES_AFTER: Final = 0.5
 """Share of its TTFT bound after which no server's pace of the moment keeps a long Critical prompt
 away: under load it may find none that is calm enough, and would be refused."""
 

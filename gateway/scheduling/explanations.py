@@ -1,6 +1,7 @@
 """The last dispatches with the table that each was chosen from, bounded."""
 
 from collections import OrderedDict
+from typing import Final
 
 from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.backend_state import BackendState
@@ -9,7 +10,7 @@ from gateway.scheduling.model import BackendId, Forecast, RequestId
 from gateway.scheduling.snapshot import ClosedServer, Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_KEPT = 2_560
+_KEPT: Final = 2_560
 """More than the requests that telemetry keeps, so that each of those that is looked up has one."""
 
 _Entry = tuple[

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Final
 
 from gateway.scheduling.backend_picker import Choice, lowest
 from gateway.scheduling.backend_state import BackendState
@@ -12,13 +13,13 @@ from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_OUTSTANDING_PRICE = 0.05
+_OUTSTANDING_PRICE: Final = 0.05
 """Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
 hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
 counts for base models only: an adapter that is spread over servers takes slots from others."""
-_FULL_TRUST = 0.8
+_FULL_TRUST: Final = 0.8
 """Mean trust in the candidates' forecasts above which they alone decide; see forecast_error.py."""
-_REMAINING_TOKENS = 100.0
+_REMAINING_TOKENS: Final = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
 

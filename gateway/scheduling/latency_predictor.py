@@ -8,6 +8,7 @@ followed as a bias and a spread (forecast_error.py).
 """
 
 from math import log
+from typing import Final
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
@@ -21,9 +22,9 @@ from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.told_spread import ToldSpread
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_REACHES_ENGINE = 0.6
+_REACHES_ENGINE: Final = 0.6
 """Share of the fixed overhead that passes before the engine's scheduler sees a request."""
-_LONGEST_REPORT_S = 2.0
+_LONGEST_REPORT_S: Final = 2.0
 """Reports of progress further apart than this are not compared: the server was idle between."""
 
 

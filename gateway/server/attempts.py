@@ -1,7 +1,7 @@
 """Puts one admitted request to servers until one has answered, or nobody will."""
 
 import asyncio
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease, NotAdmitted
@@ -22,9 +22,9 @@ from gateway.wire.error_response import (
     stream_error_event,
 )
 
-_ENDED_BY_US = frozenset({RefusalReason.DEADLINE, RefusalReason.PREEMPTED})
+_ENDED_BY_US: Final = frozenset({RefusalReason.DEADLINE, RefusalReason.PREEMPTED})
 """Of a request that is stopped: that the client had left is not why."""
-_AFTER_FAILURES_S = 1.0
+_AFTER_FAILURES_S: Final = 1.0
 """When to try again where servers failed: how long the queue is has nothing to do with that."""
 
 

@@ -5,14 +5,14 @@ before the response has ended.
 """
 
 import asyncio
-from typing import NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 import httptools
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.events import FailureKind
 
-_MAX_HEAD_BYTES = 65_536
+_MAX_HEAD_BYTES: Final = 65_536
 
 
 class BackendFailure(Exception):  # noqa: N818 (it is what happened to the server, not a bug)

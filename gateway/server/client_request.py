@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.server.backend_connection import ReadFlow
 
-_MAX_UNREAD_BYTES = 262_144
+_MAX_UNREAD_BYTES: Final = 262_144
 """Of a body that nobody reads yet; one read of the transport brings as much."""
 
 

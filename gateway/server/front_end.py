@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -18,9 +19,9 @@ from gateway.server.request_body import Refused
 from gateway.server.routes import PoolDirectory
 from gateway.wire.error_response import ProtocolError, protocol_answer, refusal_answer
 
-_ORIGIN = re.compile(r"\A[a-z]+://[^/?#]*", re.IGNORECASE)
-_PAGES = ("/health", "/ready", "/v1/models")
-_MODEL_PAGE = "/v1/models/"
+_ORIGIN: Final = re.compile(r"\A[a-z]+://[^/?#]*", re.IGNORECASE)
+_PAGES: Final = ("/health", "/ready", "/v1/models")
+_MODEL_PAGE: Final = "/v1/models/"
 
 
 class FrontEnd:

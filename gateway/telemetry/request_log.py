@@ -5,15 +5,15 @@ Not the logging module: that costs several times as much per line, and writes on
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import IO
+from typing import IO, Final
 
 import msgspec
 
 from gateway.telemetry.json_text import encode_json
 from gateway.telemetry.request_record import RequestRecord
 
-_COMMA = ord(",")
-_ENCODED_AT_ONCE = 64
+_COMMA: Final = ord(",")
+_ENCODED_AT_ONCE: Final = 64
 """Records made into lines in one go: one at a time, between requests, each would find the encoder's
 code and tables gone from the processor's caches, and leave those of the next request colder."""
 

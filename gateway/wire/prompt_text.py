@@ -2,27 +2,28 @@
 
 import re
 import zlib
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-BLOCK_BYTES = 512
+BLOCK_BYTES: Final = 512
 """Bytes of raw prompt in one prefix block: some 100 to 150 tokens of English."""
-MAX_BLOCKS = 64
+MAX_BLOCKS: Final = 64
 """Prefix blocks of one prompt, so that hashing is bounded (32 KiB)."""
-FILE_BYTES = 2_048
+FILE_BYTES: Final = 2_048
 """What a file inside a prompt (base64) counts as: an image costs some 500 tokens at any size."""
 
-_DATA_URL_MARK = b";base64,"
-_DATA_URL = re.compile(
+_DATA_URL_MARK: Final = b";base64,"
+_DATA_URL: Final = re.compile(
     rb'"(?:url|image_url|video_url|audio_url|file_data)"\s*:\s*"data:[^"\\]*\Z',
 )
 """Before the mark: so that the mark in the midst of a text does not hide the text."""
-_AUDIO_MARK = b'"input_audio"'
-_AUDIO = re.compile(rb'\s*:\s*\{\s*(?:"format"\s*:\s*"\w*"\s*,\s*)?"data"\s*:\s*"')
-_LONGEST_MEDIA_TYPE = 192
-_FIRST_ITEM = re.compile(rb"\[\s*([\[\d])")
-_ITEMS = msgspec.json.Decoder(list[Raw])
+_AUDIO_MARK: Final = b'"input_audio"'
+_AUDIO: Final = re.compile(rb'\s*:\s*\{\s*(?:"format"\s*:\s*"\w*"\s*,\s*)?"data"\s*:\s*"')
+_LONGEST_MEDIA_TYPE: Final = 192
+_FIRST_ITEM: Final = re.compile(rb"\[\s*([\[\d])")
+_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
 
 def text_bytes(prompt: bytes) -> int:
