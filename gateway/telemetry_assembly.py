@@ -3,7 +3,6 @@
 import logging
 import secrets
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.server.routes import PoolDirectory
 from gateway.server.status_page.build import LivePage, build_live_page
 from gateway.settings.schema import Settings
 from gateway.settings.tracing import TracingSettings
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import RequestRecord
@@ -65,7 +65,8 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
         ConfigurationError: traces are asked for, but not where they are to go.
     """
     registry = CollectorRegistry()
-    metrics = RequestMetrics(services=service_names(settings))
+    ended = EndedRequests(wall_clock=wall_clock)
+    metrics = RequestMetrics(services=service_names(settings), ended=ended)
     lag = LoopLagCollector()
     registry.register(metrics)
     registry.register(SchedulerCollector([pool.snapshot for pool in pools.pools]))
@@ -73,21 +74,19 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
     live = build_live_page(
         pools=pools,
         metrics=metrics,
+        ended=ended,
         clock=monotonic_clock,
         wall_clock=wall_clock,
         version=version("llm-instance-gateway"),
     )
-    observers: list[RequestObserver] = [metrics, live.recent]
     background: list[Background] = [live.feed, LoopLag(lag.observe, clock=monotonic_clock)]
     if settings.request_log is not None:
-        log = RequestLog(_request_log(settings.request_log, files), wall_clock=wall_clock)
-        observers.append(log)
+        log = RequestLog(_request_log(settings.request_log, files), ended=ended)
         background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
     tracing = _tracing(files)
-    if tracing is not None:
-        observers.append(tracing)
-    return Telemetry(registry, metrics, live, _Observers(observers), background, tracing)
+    observer = ended if tracing is None else _Traced(ended, tracing)
+    return Telemetry(registry, metrics, live, observer, background, tracing)
 
 
 def service_names(settings: Settings) -> list[ServiceName]:
@@ -125,12 +124,13 @@ def _request_log(path: Path, files: ExitStack) -> IO[bytes]:
     return files.enter_context(path.open("ab"))
 
 
-class _Observers:
-    """Tells several observers of each finished request."""
+class _Traced:
+    """Tells the tracing of each finished request, too."""
 
-    def __init__(self, observers: Sequence[RequestObserver]) -> None:
-        self._observers = observers
+    def __init__(self, ended: EndedRequests, tracing: RequestObserver) -> None:
+        self._ended = ended
+        self._tracing = tracing
 
     def request_ended(self, record: RequestRecord) -> None:
-        for observer in self._observers:
-            observer.request_ended(record)
+        self._ended.request_ended(record)
+        self._tracing.request_ended(record)

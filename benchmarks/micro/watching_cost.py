@@ -2,13 +2,14 @@
 
 So many requests that have just been answered are made into records, and the records are given to
 each observer, in loops of their own: what is told is the least that a request costs there, with
-warm caches. In a gateway under load it is about twice as much; `benchmarks.overhead.observing`
+warm caches. In a gateway under load it is more; `benchmarks.overhead.observing`
 measures that. Run it with another `PYTHONPATH` to measure the compiled modules of a wheel.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from statistics import median
 from time import process_time_ns
@@ -32,6 +33,7 @@ from gateway.server.options import PoolOptions
 from gateway.server.request_progress import RequestProgress
 from gateway.server.routes import Route, ServingPool
 from gateway.telemetry import request_log
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.recent_requests import RecentRequests
 from gateway.telemetry.request_log import RequestLog
@@ -102,29 +104,28 @@ def main() -> None:
         records[:] = [each.record(status=200, now=1000.4567) for each in progresses]
 
     with tempfile.TemporaryFile() as out:
-        log = RequestLog(out, wall_clock=wall_clock)
-        metrics = RequestMetrics(services=[_CHAT])
-        recent = RecentRequests(wall_clock=wall_clock)
+        each_alone = [EndedRequests(wall_clock=wall_clock) for _ in range(4)]
+        RequestMetrics(services=[_CHAT], ended=each_alone[1])
+        RecentRequests(ended=each_alone[2])
+        log = RequestLog(out, ended=each_alone[3])
+
+        def tell(ended: EndedRequests) -> None:
+            for record in records:
+                ended.request_ended(record)
+            ended.settle()
 
         def write() -> None:
-            for record in records:
-                log.request_ended(record)
+            tell(each_alone[3])
             log.flush()
             out.seek(0)
-
-        def count() -> None:
-            for record in records:
-                metrics.request_ended(record)
-
-        def keep() -> None:
-            for record in records:
-                recent.request_ended(record)
 
         print(f"modules: {'plain Python' if request_log.__file__.endswith('.py') else 'compiled'}")
         print("us of a request         min   median")
         _tell("making the record", make, rounds)
-        _tell("metrics", count, rounds)
-        _tell("recent requests", keep, rounds)
+        _tell("collecting", partial(tell, each_alone[0]), rounds)
+        print("collecting, and:")
+        _tell("metrics", partial(tell, each_alone[1]), rounds)
+        _tell("recent requests", partial(tell, each_alone[2]), rounds)
         _tell("line of the log", write, rounds)
 
 

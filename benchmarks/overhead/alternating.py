@@ -7,27 +7,52 @@ It has no such switch itself; this program is for `observing`, which puts load o
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import orjson
 
-from gateway import assembly
+from gateway import assembly, telemetry_assembly
 from gateway.__main__ import main
-from gateway.server.proxy_handler import RequestObserver
+from gateway.runtime.periodic import Periodic
 from gateway.server.routes import PoolDirectory
 from gateway.settings.schema import Settings
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.request_record import RequestRecord
 from gateway.telemetry_assembly import Telemetry, build_telemetry
 
 _TURN_S = 0.1
 
 
+class Watching(Protocol):
+    """Whoever watches; what is put off to be done for many requests at once can be asked for."""
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Take note of it."""
+        ...
+
+    def settle(self) -> None:
+        """Do what was put off."""
+        ...
+
+
 class _Nobody:
     def request_ended(self, record: RequestRecord) -> None:
         """Look away."""
+
+    def settle(self) -> None:
+        """There is nothing to do."""
+
+
+class _Logged:
+    """All that watches, and the log, which is written at the end of the turn that it tells of."""
+
+    def __init__(self, ended: EndedRequests, write_log: Callable[[], None]) -> None:
+        self.request_ended = ended.request_ended
+        self.settle = write_log
 
 
 class Alternating:
@@ -38,10 +63,10 @@ class Alternating:
             watched; one entry per round of all.
     """
 
-    def __init__(self, observers: Mapping[str, RequestObserver]) -> None:
+    def __init__(self, observers: Mapping[str, Watching]) -> None:
         """Start with none of them."""
         self._observers = observers
-        self._observer: RequestObserver = _Nobody()
+        self._observer: Watching = _Nobody()
         self._requests = 0
         self._watching_s = 0.0
         self.turns: dict[str, list[tuple[int, float, float]]] = {name: [] for name in observers}
@@ -51,6 +76,12 @@ class Alternating:
         self._requests += 1
         before_s = time.thread_time()
         self._observer.request_ended(record)
+        self._watching_s += time.thread_time() - before_s
+
+    def _settle(self) -> None:
+        """Do what this turn put off, lest it count for the next one."""
+        before_s = time.thread_time()
+        self._observer.settle()
         self._watching_s += time.thread_time() - before_s
 
     async def run(self) -> None:
@@ -63,6 +94,7 @@ class Alternating:
                 self._observer = self._observers[name]
                 before = (self._requests, time.process_time(), self._watching_s)
                 await asyncio.sleep(_TURN_S)
+                self._settle()
                 after = (self._requests, time.process_time(), self._watching_s)
                 requests, cpu_s, watching_s = (b - a for a, b in zip(before, after, strict=True))
                 self.turns[name].append((int(requests), cpu_s, watching_s))
@@ -70,19 +102,35 @@ class Alternating:
 
 def _serve(result: Path, arguments: list[str]) -> int:
     made: list[Alternating] = []
+    periodic: list[Callable[[], None]] = []
 
     def build(settings: Settings, pools: PoolDirectory, files: ExitStack) -> Telemetry:
         telemetry = build_telemetry(settings, pools, files)
         unlogged = settings.model_copy(update={"request_log": None})
+        without_log = build_telemetry(unlogged, pools, files).observer
+        assert isinstance(telemetry.observer, EndedRequests)
+        assert isinstance(without_log, EndedRequests)
+        (write_log,) = periodic
         observers = {
-            "everything": telemetry.observer,
-            "no request log": build_telemetry(unlogged, pools, files).observer,
+            "everything": _Logged(telemetry.observer, write_log),
+            "no request log": without_log,
             "nothing": _Nobody(),
         }
         made.append(Alternating(observers))
         background = [*telemetry.background, made[0]]
         return telemetry._replace(observer=made[0], background=background)
 
+    class Noted(Periodic):
+        """What would write the log: noted instead, as that is done at the end of each turn."""
+
+        def __init__(self, action: Callable[[], None], *, interval_s: float) -> None:
+            super().__init__(action, interval_s=interval_s)
+            periodic.append(action)
+
+        async def run(self) -> None:
+            """Do nothing."""
+
+    telemetry_assembly.Periodic = Noted
     assembly.build_telemetry = build
     status = main(arguments)
     result.write_bytes(orjson.dumps(made[0].turns))

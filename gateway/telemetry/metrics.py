@@ -1,11 +1,11 @@
 """Counts finished requests for Prometheus.
 
 Series are made once per service and kept. Requests of services that are not configured share one,
-so that clients cannot make new ones. Counting is plain arithmetic on the loop's thread; a scrape,
-on the same thread, makes prometheus-client's families of it.
+so that clients cannot make new ones. Counting is plain arithmetic on the loop's thread, of many
+requests at once; a scrape, on the same thread, makes prometheus-client's families of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from gateway.scheduling.model import ServiceName
 from gateway.scheduling.service_directory import DEFAULT_SERVICE
 from gateway.telemetry import metric_definitions as definitions
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.histogram import BucketCounts
 from gateway.telemetry.metric_kinds import MetricDefinition
 from gateway.telemetry.request_record import Outcome, RequestRecord
@@ -97,27 +98,31 @@ class ServiceSeries:
 class RequestMetrics(Collector):
     """Observes finished requests and tells scrapes; register it with a CollectorRegistry."""
 
-    def __init__(self, *, services: Iterable[ServiceName]) -> None:
-        """Start at zero; `services` are those that get series of their own."""
+    def __init__(self, *, services: Iterable[ServiceName], ended: EndedRequests) -> None:
+        """Count what ends from now on; `services` are those that get series of their own."""
+        self._ended = ended
         self._series: dict[ServiceLabels, ServiceSeries] = {}
         self._key_outcomes: dict[tuple[str, str], int] = {}
         self._key_tokens: dict[tuple[str, str], int] = {}
         self.set_services(services)
+        ended.tell(self)
 
     def set_services(self, services: Iterable[ServiceName]) -> None:
         """Change which services get series of their own; what was counted stays."""
+        self._ended.settle()
         self._services = frozenset({*services, DEFAULT_SERVICE})
         self._known: dict[tuple[str | None, ServiceName | None, int | None], ServiceSeries] = {}
 
-    def request_ended(self, record: RequestRecord) -> None:
-        """Count one request."""
-        series = self._known.get((record.pool, record.service, record.priority))
-        if series is None:
-            series = self._series_of(record)
-        series.count(record)
-        key = record.key
-        if key is not None:
-            self._count_key(key, record)
+    def requests_ended(self, records: Sequence[RequestRecord], _: Sequence[float], /) -> None:
+        """Count some requests."""
+        for record in records:
+            series = self._known.get((record.pool, record.service, record.priority))
+            if series is None:
+                series = self._series_of(record)
+            series.count(record)
+            key = record.key
+            if key is not None:
+                self._count_key(key, record)
 
     def _series_of(self, record: RequestRecord) -> ServiceSeries:
         """Find or make it; that of a service with series of its own is found faster from now on."""
@@ -145,12 +150,13 @@ class RequestMetrics(Collector):
 
     @property
     def series(self) -> Mapping[ServiceLabels, ServiceSeries]:
-        """What was counted so far; not to be changed."""
+        """What was counted of all that has ended so far; not to be changed."""
+        self._ended.settle()
         return self._series
 
     def collect(self) -> Iterator[Metric]:
         """Tell what was counted."""
-        series = self._series.items()
+        series = self.series.items()
         yield _by_label(definitions.REQUESTS, [(labels, s.outcomes) for labels, s in series])
         yield _by_label(definitions.REFUSALS, [(labels, s.refusals) for labels, s in series])
         yield _by_label(definitions.FAILURES, [(labels, s.failures) for labels, s in series])

@@ -1,7 +1,7 @@
 """The requests that ended last, for whoever looks for one."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from heapq import nlargest
 from itertools import islice
@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.request_record import RequestRecord
 
 _LONGEST_PATH = 256
@@ -38,29 +39,31 @@ _FIGURES: MappingProxyType[RequestOrder, Callable[[RequestRecord], float | None]
 
 
 class EndedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A record, and when it was made: seconds since 1970-01-01 UTC."""
+    """A record, and when its request ended: seconds since 1970-01-01 UTC."""
 
-    ended_at: float
     record: RequestRecord
+    ended_at: float
 
 
 class RecentRequests:
-    """A bounded ring; a request costs one append, and everything else waits until somebody asks."""
+    """A bounded ring; everything but keeping waits until somebody asks."""
 
-    def __init__(self, *, wall_clock: Callable[[], float], kept: int = 2_000) -> None:
-        """Keep the last `kept` requests, dated by `wall_clock`; 2,000 take about 2 MB."""
-        self._wall_clock = wall_clock
+    def __init__(self, *, ended: EndedRequests, kept: int = 2_000) -> None:
+        """Keep the last `kept` requests of those that end from now on; 2,000 take about 2 MB."""
+        self._ended = ended
         self._ring: deque[EndedRequest] = deque(maxlen=kept)
+        ended.tell(self)
 
     def __len__(self) -> int:
         """How many are kept."""
+        self._ended.settle()
         return len(self._ring)
 
-    def request_ended(self, record: RequestRecord) -> None:
-        """Keep one request; the oldest gives way."""
-        if len(record.path) > _LONGEST_PATH:  # the only text of a record without a bound of its own
-            record = msgspec.structs.replace(record, path=record.path[:_LONGEST_PATH])
-        self._ring.append(EndedRequest(self._wall_clock(), record))
+    def requests_ended(
+        self, records: Sequence[RequestRecord], ended_at: Sequence[float], /
+    ) -> None:
+        """Keep some requests; the oldest give way."""
+        self._ring.extend(map(EndedRequest, map(_bounded, records), ended_at))
 
     def first(
         self, *, limit: int, words: str = "", order: RequestOrder = RequestOrder.NEWEST
@@ -71,6 +74,7 @@ class RecentRequests:
         and reason. Orders other than the newest start with the largest figure, and leave out
         requests that have none.
         """
+        self._ended.settle()
         found = self._holding(words.casefold().split())
         figure = _FIGURES.get(order)
         if figure is None:
@@ -86,10 +90,18 @@ class RecentRequests:
 
     def find(self, request_id: str) -> EndedRequest | None:
         """The newest request of this id, the gateway's own or the X-Request-Id."""
+        self._ended.settle()
         for ended in reversed(self._ring):
             if request_id in (ended.record.lease_id, ended.record.request_id):
                 return ended
         return None
+
+
+def _bounded(record: RequestRecord) -> RequestRecord:
+    """With the only text cut that has no bound of its own."""
+    if len(record.path) <= _LONGEST_PATH:
+        return record
+    return msgspec.structs.replace(record, path=record.path[:_LONGEST_PATH])
 
 
 def _holds(record: RequestRecord, words: list[str]) -> bool:

@@ -28,6 +28,7 @@ from gateway.server.contact import Contact
 from gateway.server.options import BackendConnectOptions, BackendEndpoint, PoolOptions
 from gateway.server.routes import PoolDirectory, ServingPool
 from gateway.server.status_page.build import LivePage, build_live_page
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_record import Outcome, RequestRecord
 from tests.builders import make_policy, make_request, serving
@@ -59,11 +60,14 @@ class Scene:
             options=PoolOptions(),
         )
         self.pools = PoolDirectory([pool])
-        self.metrics = RequestMetrics(services=[service.name for service in policy.pool.services])
         self.wall = NOON
+        self.ended = EndedRequests(wall_clock=lambda: self.wall)
+        services = [service.name for service in policy.pool.services]
+        self.metrics = RequestMetrics(services=services, ended=self.ended)
         self.page: LivePage = build_live_page(
             pools=self.pools,
             metrics=self.metrics,
+            ended=self.ended,
             clock=monotonic_clock,
             wall_clock=lambda: self.wall,
             version="1.2.3",
@@ -85,8 +89,7 @@ class Scene:
         self.driver.deliver(RequestArrived(request, ()))
 
     def end(self, record: RequestRecord) -> None:
-        self.metrics.request_ended(record)
-        self.page.recent.request_ended(record)
+        self.ended.request_ended(record)
 
 
 def unmet(scene: Scene) -> None:

@@ -9,6 +9,7 @@ from gateway.scheduling.build import build_scheduler
 from gateway.server.client_connections import ClientConnections
 from gateway.server.options import ConnectionLimits
 from gateway.telemetry.control_collector import ControlCollector
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metric_definitions import SECTIONS
 from gateway.telemetry.metric_document import metric_document
 from gateway.telemetry.metric_kinds import MetricKind
@@ -31,7 +32,7 @@ def scraped_families() -> dict[str, str]:
     """Name -> type of the families on the page of a gateway that has seen nothing yet."""
     scheduler = build_scheduler(make_policy(), Random(1))
     registry = CollectorRegistry()
-    registry.register(RequestMetrics(services=[]))
+    registry.register(RequestMetrics(services=[], ended=EndedRequests(wall_clock=lambda: 0.0)))
     registry.register(SchedulerCollector([lambda: scheduler.snapshot(now=0.0)]))
     registry.register(LostLinesCollector({}))
     registry.register(LoopLagCollector())

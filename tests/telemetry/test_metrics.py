@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import ServiceName
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_record import Outcome, RequestRecord
 from tests.telemetry.record_builder import make_record
@@ -19,10 +20,11 @@ class Page:
 
     def __init__(self, *records: RequestRecord, services: Iterable[str] = ("chat",)) -> None:
         self.registry = CollectorRegistry()
-        self.metrics = RequestMetrics(services=map(ServiceName, services))
+        self.ended = EndedRequests(wall_clock=lambda: 0.0)
+        self.metrics = RequestMetrics(services=map(ServiceName, services), ended=self.ended)
         self.registry.register(self.metrics)
         for record in records:
-            self.metrics.request_ended(record)
+            self.ended.request_ended(record)
 
     def value(self, name: str, labels: dict[str, str] = CHAT, **more: str) -> float | None:
         return self.registry.get_sample_value(f"llm_gateway_{name}", labels | more)
@@ -145,8 +147,8 @@ def test_the_default_service_has_a_series_of_its_own() -> None:
 def test_services_of_a_reload_get_series_and_removed_ones_keep_what_they_had() -> None:
     page = Page(make_record())
     page.metrics.set_services([ServiceName("batch")])
-    page.metrics.request_ended(make_record())
-    page.metrics.request_ended(make_record(service=ServiceName("batch"), priority=-1))
+    page.ended.request_ended(make_record())
+    page.ended.request_ended(make_record(service=ServiceName("batch"), priority=-1))
     batch = {"pool": "pool", "service": "batch", "priority": "-1"}
     assert page.value("requests_total", outcome="ok") == 1
     assert page.value("requests_total", OTHER, outcome="ok") == 1

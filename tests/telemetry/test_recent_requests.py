@@ -1,14 +1,16 @@
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import BackendId, ServiceName
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.recent_requests import RecentRequests, RequestOrder
 from gateway.telemetry.request_record import Outcome
 from tests.telemetry.record_builder import make_record
 
 
 def three() -> RecentRequests:
-    recent = RecentRequests(wall_clock=lambda: 5.0, kept=3)
+    ended = EndedRequests(wall_clock=lambda: 5.0)
+    recent = RecentRequests(ended=ended, kept=3)
     for number in range(4):
-        recent.request_ended(make_record(lease_id=f"gw-{number}", request_id=f"r{number}"))
+        ended.request_ended(make_record(lease_id=f"gw-{number}", request_id=f"r{number}"))
     return recent
 
 
@@ -31,8 +33,9 @@ def test_a_request_is_found_by_either_id() -> None:
 
 
 def test_every_word_must_be_held_somewhere() -> None:
-    recent = RecentRequests(wall_clock=lambda: 0.0)
-    recent.request_ended(make_record(service=ServiceName("Chat"), backend_id=BackendId("http://a")))
+    ended = EndedRequests(wall_clock=lambda: 0.0)
+    recent = RecentRequests(ended=ended)
+    ended.request_ended(make_record(service=ServiceName("Chat"), backend_id=BackendId("http://a")))
     refused = make_record(
         service=ServiceName("batch"),
         model="batch",
@@ -41,7 +44,7 @@ def test_every_word_must_be_held_somewhere() -> None:
         status=429,
         reason=RefusalReason.QUEUE_FULL,
     )
-    recent.request_ended(refused)
+    ended.request_ended(refused)
     for words, services in (
         ("chat", ["Chat"]),
         ("HTTP://A ok", ["Chat"]),
@@ -53,20 +56,22 @@ def test_every_word_must_be_held_somewhere() -> None:
 
 
 def test_a_very_long_path_is_cut() -> None:
-    recent = RecentRequests(wall_clock=lambda: 0.0)
-    recent.request_ended(make_record(path="/" + "x" * 8_000))
+    ended = EndedRequests(wall_clock=lambda: 0.0)
+    recent = RecentRequests(ended=ended)
+    ended.request_ended(make_record(path="/" + "x" * 8_000))
     assert len(recent.first(limit=1)[0].record.path) == 256
 
 
 def test_those_with_the_largest_figure_come_first_where_that_is_asked_for() -> None:
-    recent = RecentRequests(wall_clock=lambda: 0.0)
+    ended = EndedRequests(wall_clock=lambda: 0.0)
+    recent = RecentRequests(ended=ended)
     slow = make_record(lease_id="slow", ttft_s=9.0, e2e_s=10.0, completion_tokens=101)
     stretched = make_record(lease_id="stretched", ttft_s=1.0, e2e_s=21.0, completion_tokens=101)
     refused = make_record(
         lease_id="refused", attempts=0, queue_s=0.0, e2e_s=30.0, ttft_s=None, completion_tokens=None
     )
     for record in (slow, refused, stretched):
-        recent.request_ended(record)
+        ended.request_ended(record)
     for order, expected in (
         (RequestOrder.NEWEST, ["stretched", "refused", "slow"]),
         (RequestOrder.TTFT, ["slow", "stretched"]),

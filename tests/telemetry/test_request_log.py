@@ -1,12 +1,14 @@
 import io
 import json
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pytest
 
 from gateway.scheduling.decisions import RefusalReason
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.request_record import Outcome, RequestRecord
 from gateway.telemetry.trace_context import TraceContext
@@ -14,6 +16,24 @@ from tests.telemetry.record_builder import make_record
 
 NOON = 1_795_348_800.25
 """2026-11-22 12:00:00.250 UTC."""
+
+
+class Log:
+    """A log, and the requests that end."""
+
+    def __init__(
+        self, out: IO[bytes], *, clock: Callable[[], float] = lambda: NOON, bound: int = 50_000
+    ) -> None:
+        self.ended = EndedRequests(wall_clock=clock)
+        self.log = RequestLog(out, ended=self.ended, max_buffered_lines=bound)
+        self.flush = self.log.flush
+
+    def request_ended(self, record: RequestRecord) -> None:
+        self.ended.request_ended(record)
+
+    @property
+    def lost_lines(self) -> int:
+        return self.log.lost_lines
 
 
 class FullDisk(io.BytesIO):
@@ -25,16 +45,12 @@ class FullDisk(io.BytesIO):
 
 def lines_of(*records: RequestRecord) -> list[dict[str, Any]]:
     out = io.BytesIO()
-    log = log_to(out)
+    log = Log(out)
     for record in records:
         log.request_ended(record)
     log.flush()
     assert log.lost_lines == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
-
-
-def log_to(out: io.BytesIO) -> RequestLog:
-    return RequestLog(out, wall_clock=lambda: NOON)
 
 
 def test_a_request_is_one_line_of_json_with_every_field() -> None:
@@ -70,7 +86,7 @@ def test_what_a_client_sends_can_neither_break_nor_avoid_its_line(text: str) -> 
 
 def test_nothing_is_written_before_a_flush() -> None:
     out = io.BytesIO()
-    log = log_to(out)
+    log = Log(out)
     log.request_ended(make_record())
     assert out.getvalue() == b""
     log.flush()
@@ -79,7 +95,7 @@ def test_nothing_is_written_before_a_flush() -> None:
 
 def test_a_line_is_written_once() -> None:
     out = io.BytesIO()
-    log = log_to(out)
+    log = Log(out)
     log.request_ended(make_record())
     log.flush()
     log.flush()
@@ -88,14 +104,14 @@ def test_a_line_is_written_once() -> None:
 
 def test_a_flush_reaches_the_file_behind_a_buffer() -> None:
     raw = io.BytesIO()
-    log = RequestLog(io.BufferedWriter(raw), wall_clock=lambda: NOON)
+    log = Log(io.BufferedWriter(raw))
     log.request_ended(make_record())
     log.flush()
     assert raw.getvalue().count(b"\n") == 1
 
 
 def test_a_full_disk_loses_lines_and_raises_nothing() -> None:
-    log = log_to(FullDisk())
+    log = Log(FullDisk())
     log.request_ended(make_record())
     log.request_ended(make_record())
     log.flush()
@@ -104,7 +120,7 @@ def test_a_full_disk_loses_lines_and_raises_nothing() -> None:
 
 def test_a_closed_output_loses_lines_and_raises_nothing() -> None:
     out = io.BytesIO()
-    log = log_to(out)
+    log = Log(out)
     out.close()
     log.request_ended(make_record())
     log.flush()
@@ -113,9 +129,10 @@ def test_a_closed_output_loses_lines_and_raises_nothing() -> None:
 
 def test_lines_that_nobody_flushes_are_bounded() -> None:
     out = io.BytesIO()
-    log = RequestLog(out, wall_clock=lambda: NOON, max_buffered_lines=3)
+    log = Log(out, bound=3)
     for _ in range(5):
         log.request_ended(make_record())
+    assert log.lost_lines == 2
     log.flush()
     assert (out.getvalue().count(b"\n"), log.lost_lines) == (3, 2)
 
@@ -123,7 +140,7 @@ def test_lines_that_nobody_flushes_are_bounded() -> None:
 def test_every_line_tells_when_its_request_ended_however_many_come_before_a_flush() -> None:
     out = io.BytesIO()
     times = iter(range(200))
-    log = RequestLog(out, wall_clock=lambda: NOON + next(times))
+    log = Log(out, clock=lambda: NOON + next(times))
     for _ in range(200):
         log.request_ended(make_record())
     log.flush()

@@ -8,6 +8,7 @@ from gateway.scheduling.build import build_scheduler
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import RequestArrived
 from gateway.scheduling.model import ServiceName
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.request_record import Outcome
 from gateway.telemetry.status_history import POINTS_KEPT, StatusHistory
@@ -21,7 +22,9 @@ class Watch:
     """A history of what was counted, and of a pool where requests of `chat` wait for servers."""
 
     def __init__(self) -> None:
-        self.metrics = RequestMetrics(services=[ServiceName("chat"), ServiceName("batch")])
+        self.ended = EndedRequests(wall_clock=lambda: self.at)
+        services = [ServiceName("chat"), ServiceName("batch")]
+        self.metrics = RequestMetrics(services=services, ended=self.ended)
         self.scheduler = build_scheduler(make_policy(make_service("chat")), Random(1))
         self.history = StatusHistory()
         self.at = 100.0
@@ -48,7 +51,7 @@ def test_rates_are_since_the_point_before_and_latencies_over_several() -> None:
     watch = Watch()
     watch.point()
     for _ in range(4):
-        watch.metrics.request_ended(make_record(ttft_s=0.4))
+        watch.ended.request_ended(make_record(ttft_s=0.4))
     first = watch.values(watch.point(), "chat")
     second = watch.values(watch.point(), "chat")
     assert first is not None
@@ -61,7 +64,7 @@ def test_rates_are_since_the_point_before_and_latencies_over_several() -> None:
 def test_latencies_are_forgotten_after_fifteen_points() -> None:
     watch = Watch()
     watch.point()
-    watch.metrics.request_ended(make_record())
+    watch.ended.request_ended(make_record())
     points = [watch.point() for _ in range(17)]
     known = [point["all"][TTFT_50] is not None for point in points]
     assert known == [True] * 15 + [False] * 2
@@ -70,8 +73,8 @@ def test_latencies_are_forgotten_after_fifteen_points() -> None:
 def test_services_are_told_apart_and_added_up() -> None:
     watch = Watch()
     watch.point()
-    watch.metrics.request_ended(make_record(service=ServiceName("chat"), ttft_s=0.1))
-    watch.metrics.request_ended(make_record(service=ServiceName("batch"), ttft_s=3.0))
+    watch.ended.request_ended(make_record(service=ServiceName("chat"), ttft_s=0.1))
+    watch.ended.request_ended(make_record(service=ServiceName("batch"), ttft_s=3.0))
     point = watch.point()
     chat, batch = watch.values(point, "chat"), watch.values(point, "batch")
     assert chat is not None
@@ -85,7 +88,7 @@ def test_a_service_of_two_priorities_is_one() -> None:
     watch = Watch()
     watch.point()
     for priority in (0, -1):
-        watch.metrics.request_ended(make_record(priority=priority))
+        watch.ended.request_ended(make_record(priority=priority))
     values = watch.values(watch.point(), "chat")
     assert values is not None
     assert values[ENDED] == 1.0
@@ -104,7 +107,7 @@ def test_refusals_are_told_by_reason() -> None:
     watch = Watch()
     watch.point()
     for reason in (RefusalReason.QUEUE_FULL, RefusalReason.QUEUE_FULL, RefusalReason.NO_CAPACITY):
-        watch.metrics.request_ended(make_record(outcome=Outcome.REFUSED, reason=reason))
+        watch.ended.request_ended(make_record(outcome=Outcome.REFUSED, reason=reason))
     point = watch.point()
     assert point["reasons"] == {"queue_full": 2, "no_capacity": 1}
     assert point["all"][REFUSED] == 1.5

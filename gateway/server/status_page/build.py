@@ -8,12 +8,13 @@ from gateway.server.routes import PoolDirectory
 from gateway.server.status_page.feed import StatusFeed
 from gateway.server.status_page.pages import StatusPages
 from gateway.server.status_page.sampler import StatusSampler
+from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.metrics import RequestMetrics
 from gateway.telemetry.recent_requests import RecentRequests
 
 
 class LivePage(NamedTuple):
-    """`recent` observes requests, `feed` runs beside them, `pages` answers administrators."""
+    """`recent` holds the requests it shows, `feed` runs beside, `pages` answers administrators."""
 
     recent: RecentRequests
     feed: StatusFeed
@@ -24,13 +25,14 @@ def build_live_page(
     *,
     pools: PoolDirectory,
     metrics: RequestMetrics,
+    ended: EndedRequests,
     clock: Clock,
     wall_clock: Callable[[], float],
     version: str,
 ) -> LivePage:
-    """Make the page of `pools`; `version` of the gateway is told on it."""
+    """Make the page of `pools` and of what ends from now on; it tells `version` of the gateway."""
     sampler = StatusSampler(pools=pools, metrics=metrics, wall_clock=wall_clock, version=version)
-    recent = RecentRequests(wall_clock=wall_clock)
+    recent = RecentRequests(ended=ended)
     feed = StatusFeed(sampler=sampler, clock=clock)
     pages = StatusPages(pools=pools, sampler=sampler, feed=feed, recent=recent)
     return LivePage(recent, feed, pages)

@@ -10,7 +10,7 @@ from gateway.scheduling.model import BackendId, ServiceName
 from gateway.server.status_page.assets import load_assets
 from gateway.server.status_page.build import LivePage
 from tests.server.gateway_rig import CHAT, Rig, chat, gateway
-from tests.server.live_page_rig import NOON, live_page, page_listener
+from tests.server.live_page_rig import NOON, keep, live_page, page_listener
 from tests.server.raw_client import RawClient, RawResponse
 from tests.server.raw_server import ok, serving
 from tests.telemetry.record_builder import make_record
@@ -99,7 +99,7 @@ async def test_the_state_has_servers_that_have_never_answered() -> None:
 async def test_requests_are_told_newest_first_and_as_many_as_are_asked_for() -> None:
     async with gateway() as rig, page_of(rig) as (page, client):
         for number in range(60):
-            page.recent.request_ended(make_record(request_id=f"r{number}"))
+            keep(page, make_record(request_id=f"r{number}"))
         rows = await told(client, "/live/requests?limit=2")
         assert rows["kept"] == 60
         assert [row["record"]["request_id"] for row in rows["requests"]] == ["r59", "r58"]
@@ -109,8 +109,8 @@ async def test_requests_are_told_newest_first_and_as_many_as_are_asked_for() -> 
 
 async def test_requests_can_be_searched() -> None:
     async with gateway() as rig, page_of(rig) as (page, client):
-        page.recent.request_ended(make_record(service=ServiceName("chat"), status=200))
-        page.recent.request_ended(make_record(service=ServiceName("code"), status=503))
+        keep(page, make_record(service=ServiceName("chat"), status=200))
+        keep(page, make_record(service=ServiceName("code"), status=503))
         rows = (await told(client, "/live/requests?search=code%20503"))["requests"]
         assert [row["record"]["service"] for row in rows] == ["code"]
 
@@ -118,7 +118,7 @@ async def test_requests_can_be_searched() -> None:
 async def test_requests_can_be_told_the_slowest_first() -> None:
     async with gateway() as rig, page_of(rig) as (page, client):
         for ttft_s in (0.1, 0.3, 0.2):
-            page.recent.request_ended(make_record(ttft_s=ttft_s))
+            keep(page, make_record(ttft_s=ttft_s))
         rows = (await told(client, "/live/requests?order=ttft"))["requests"]
         assert [row["record"]["ttft_s"] for row in rows] == [0.3, 0.2, 0.1]
         assert (await ask(client, "/live/requests?order=colour")).status == 400
@@ -132,7 +132,7 @@ async def test_a_request_is_told_with_its_explanation_by_either_of_its_ids() -> 
     ):
         user.post(CHAT, chat(), "Content-Type: application/json", "X-Request-Id: mine")
         await user.response()
-        page.recent.request_ended(rig.records.all[-1])
+        keep(page, rig.records.all[-1])
         for name in ("mine", "gw-0"):
             found = await told(client, f"/live/requests/{name}")
             assert found["request"]["record"]["lease_id"] == "gw-0"
@@ -147,7 +147,7 @@ async def test_a_request_that_is_not_kept_is_a_404() -> None:
 
 async def test_names_of_clients_that_are_no_unicode_are_told_escaped() -> None:
     async with gateway() as rig, page_of(rig) as (page, client):
-        page.recent.request_ended(make_record(model="\ud800<script>"))
+        keep(page, make_record(model="\ud800<script>"))
         rows = (await told(client, "/live/requests"))["requests"]
         assert rows[0]["record"]["model"] == "\ud800<script>"
 
