@@ -99,24 +99,21 @@ class LatencyPredictor:
         )
         stretched_s, most_s = after_s * stretch, after_s + most_interference_s
         raw_tpot_s = stretched_s if stretched_s < most_s else most_s  # noqa: FURB136 - hot
-        return tuple.__new__(  # the generated constructor would cost as much as the forecast
-            Prediction,
-            (
-                raw_ttft_s * ttft_median,
-                raw_ttft_s * ttft_p90,
-                raw_tpot_s * tpot_median,
-                raw_tpot_s * tpot_p90,
-                raw_ttft_s,
-                raw_tpot_s,
-                stepping_s,
-                tokens,
-                own,
-                per_token_s * own,
-                after_s - base_s,
-                cold,
-                ttft_steepness,
-                tpot_steepness,
-            ),
+        return Prediction(
+            raw_ttft_s * ttft_median,
+            raw_ttft_s * ttft_p90,
+            raw_tpot_s * tpot_median,
+            raw_tpot_s * tpot_p90,
+            raw_ttft_s,
+            raw_tpot_s,
+            stepping_s,
+            tokens,
+            own,
+            per_token_s * own,
+            after_s - base_s,
+            cold,
+            ttft_steepness,
+            tpot_steepness,
         )
 
     def told(self, backend: BackendState, prediction: Prediction) -> Forecast:

@@ -1,8 +1,8 @@
 """The raw JSON of a prompt: how much text it is, how many token ids, and what it begins with."""
 
 import re
-import zlib
 from typing import Final
+from zlib import crc32
 
 import msgspec
 from msgspec import Raw
@@ -81,11 +81,12 @@ def hash_prefix(prompt: bytes, *, seeds: tuple[bytes, ...]) -> tuple[int, ...]:
         prompt: raw JSON of the prompt.
         seeds: what else prompts must share to share a prefix: salt, tools, system text.
     """
-    value = 0
-    for seed in seeds:
-        value = zlib.crc32(b"%d:" % len(seed) + seed, value)
+    blocks = min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS)
+    if not blocks:
+        return ()
+    value = crc32(b"".join([b"%d:%b" % (len(seed), seed) for seed in seeds]))
     hashes = []
-    for start in range(0, min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS) * BLOCK_BYTES, BLOCK_BYTES):
-        value = zlib.crc32(prompt[start : start + BLOCK_BYTES], value)
+    for start in range(0, blocks * BLOCK_BYTES, BLOCK_BYTES):
+        value = crc32(prompt[start : start + BLOCK_BYTES], value)
         hashes.append(value)
     return tuple(hashes)
