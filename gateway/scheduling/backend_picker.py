@@ -1,6 +1,5 @@
 """Which of the open servers gets the request."""
 
-from array import array
 from collections.abc import Sequence
 from random import Random
 from typing import Final, NamedTuple, Protocol
@@ -24,44 +23,6 @@ class Candidate(NamedTuple):
     reason: str
 
 
-class Comparison:
-    """What a server was chosen from, in few objects, because thousands of them are kept.
-
-    To free what the choice was made from after a long time would cost more than the choice itself.
-    """
-
-    __slots__ = ("_adapter", "_figures", "_names")
-
-    def __init__(
-        self, servers: Sequence[OpenServer], costs: Sequence[float], adapter: str | None
-    ) -> None:
-        """Take down the open servers and the cost of each, for a request that needs `adapter`."""
-        names: list[BackendId] = []
-        figures: list[float] = []
-        for (backend, prediction), cost in zip(servers, costs, strict=True):
-            names.append(backend.id)
-            cold = 1.0 if prediction.cold_adapter else 0.0
-            figures += (cost, prediction.ttft_s, prediction.tpot_s, cold)
-        self._adapter = adapter
-        self._names = names
-        self._figures = array("d", figures)
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """The table."""
-        figures = iter(self._figures)
-        rows = zip(figures, figures, figures, figures, strict=True)
-        return tuple(
-            Candidate(name, cost, ttft_s, tpot_s, self._reason(cold=cold > 0.0))
-            for name, (cost, ttft_s, tpot_s, cold) in zip(self._names, rows, strict=True)
-        )
-
-    def _reason(self, *, cold: bool) -> str:
-        if self._adapter is None:
-            return "base model"
-        return "adapter to load" if cold else "adapter resident"
-
-
 class Choice(NamedTuple):
     """The server picked, and what it was compared with: open servers and the cost of each.
 
@@ -74,9 +35,23 @@ class Choice(NamedTuple):
     adapter: str | None
 
     @property
-    def comparison(self) -> Comparison:
-        """What is kept of it for an explanation."""
-        return Comparison(self.servers, self.costs, self.adapter)
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The comparison as a table, made when somebody asks."""
+        return tuple(
+            Candidate(
+                backend.id,
+                cost,
+                prediction.ttft_s,
+                prediction.tpot_s,
+                self._reason(cold=prediction.cold_adapter),
+            )
+            for (backend, prediction), cost in zip(self.servers, self.costs, strict=True)
+        )
+
+    def _reason(self, *, cold: bool) -> str:
+        if self.adapter is None:
+            return "base model"
+        return "adapter to load" if cold else "adapter resident"
 
 
 class BackendPicker(Protocol):

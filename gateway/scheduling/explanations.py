@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
-from gateway.scheduling.backend_picker import Choice, Comparison
+from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import ClosedReason
 from gateway.scheduling.model import BackendId, Forecast, RequestId
@@ -24,14 +24,18 @@ _Entry = tuple[
     int,
     BackendId,
     Forecast,
-    Comparison,
+    Choice,
     tuple[BackendState, ...],
     dict[BackendId, ClosedReason],
 ]
 
 
 class Explanations:
-    """Keeps bare figures on the hot path and makes the readable form when it is asked for."""
+    """Keeps references on the hot path and makes the readable form when it is asked for.
+
+    Not the request itself: to free all that hangs on it, when nobody has touched it for long, would
+    cost as much as a quarter of a decision.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -66,7 +70,7 @@ class Explanations:
             tracked.expected_output_tokens,
             tracked.backend_id,
             tracked.told,
-            choice.comparison,
+            choice,
             serving,
             closed,
         )
@@ -87,11 +91,11 @@ class Explanations:
             expected_output_tokens,
             chosen,
             forecast,
-            comparison,
+            choice,
             serving,
             closed,
         ) = entry
-        candidates = comparison.candidates
+        candidates = choice.candidates
         compared = {candidate.backend_id for candidate in candidates}
         return Explanation(
             request_id=request_id,

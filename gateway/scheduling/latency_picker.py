@@ -92,7 +92,10 @@ class LatencyPicker:
         """
         if not tracked.block_tokens:
             return 0.0, 0
-        holder, prediction = min(servers, key=_uncached)
+        holder, prediction = servers[0]
+        for server in servers:
+            if server.prediction.uncached_tokens < prediction.uncached_tokens:
+                holder, prediction = server
         fewest = prediction.uncached_tokens
         held = int((tracked.prompt_tokens - fewest) / tracked.block_tokens)
         adapter = holder.adapter_of(tracked.target)
@@ -123,10 +126,6 @@ class LatencyPicker:
                 outstanding += self._policy.cold_adapter_cost + backend.adapters.crowding
             hedged.append(by_forecast * cost + (1.0 - by_forecast) * outstanding / (1.0 + most))
         return hedged
-
-
-def _uncached(server: OpenServer) -> int:
-    return server.prediction.uncached_tokens
 
 
 def _before(prediction: Prediction, bound_s: float) -> float:

@@ -180,7 +180,7 @@ class ProxyHandler:
             deadline_at=_deadline_at(request, route, progress.started_at),
         )
         inference = _inference_request(request, parsed, route, progress.lease_id)
-        async with route.pool.driver.lease(inference) as lease:
+        async with route.pool.driver.lease(inference, request.connection.task) as lease:
             attempts = Attempts(
                 lease=lease,
                 channel=channel,

@@ -38,7 +38,8 @@ _STEERING: Final = (
     *(b"x-gateway-", b"x-slo-", b"x-llm-d-"),
     *(b"x-data-parallel-", b"x-prefiller-", b"x-encoder-hosts-", b"x-session-token"),
 )
-"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask."""
+"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask; each
+begins with x-."""
 _CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _REQUEST_ID: Final = b"x-request-id"
@@ -133,7 +134,7 @@ def request_headers_to_forward(
         for header in received
         if (name := header[0]) not in dropped
         and name not in without
-        and not name.startswith(steering)
+        and not (name.startswith(b"x-") and name.startswith(steering))
     ]
     return forwarded
 

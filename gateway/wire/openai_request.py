@@ -77,8 +77,13 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
     prompts, prompt_tokens = (
         count_token_ids(prompt) if kind is RequestKind.COMPLETION else (1, None)
     )
-    preamble = tuple(map(bytes, (fields.tools, fields.system, fields.instructions)))
-    seeds = (kind.encode(), bytes(fields.cache_salt), *preamble)
+    seeds = (
+        kind.encode(),
+        bytes(fields.cache_salt),
+        bytes(fields.tools),
+        bytes(fields.system),
+        bytes(fields.instructions),
+    )
     prompt_bytes = text_bytes(prompt or body) if prompt_tokens is None else len(prompt)
     options = fields.stream_options
     return ParsedRequest(
@@ -91,7 +96,7 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
         generates=generates,
         max_tokens=_max_tokens(kind, fields),
         choices=_choices(kind, fields, prompts),
-        prompt_bytes=prompt_bytes + sum(map(len, preamble)),
+        prompt_bytes=prompt_bytes + len(seeds[2]) + len(seeds[3]) + len(seeds[4]),
         prompt_tokens=prompt_tokens,
         prefix_blocks=hash_prefix(prompt, seeds=seeds) if generates else (),
     )

@@ -71,13 +71,13 @@ def test_the_choice_shows_what_was_compared() -> None:
     picker = LeastOutstandingPicker(policy=PickerPolicy(), rng=Random(1))
     backends = (loaded("holder", 2, "lora-a"), loaded("cold", 1))
     choice = picker.pick(ADAPTER_REQUEST, opened(*backends), now=0.0)
-    assert [(c.backend_id, c.reason) for c in choice.comparison.candidates] == [
+    assert [(c.backend_id, c.reason) for c in choice.candidates] == [
         ("holder", "adapter resident"),
         ("cold", "adapter to load"),
     ]
-    assert choice.comparison.candidates[0].cost < choice.comparison.candidates[1].cost
+    assert choice.candidates[0].cost < choice.candidates[1].cost
     base = picker.pick(BASE_REQUEST, opened(backends[0]), now=0.0)
-    assert [c.reason for c in base.comparison.candidates] == ["base model"]
+    assert [c.reason for c in base.candidates] == ["base model"]
 
 
 def test_a_server_without_adapter_slots_does_not_divide_by_them() -> None:

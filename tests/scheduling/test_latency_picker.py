@@ -228,11 +228,11 @@ def test_a_draw_of_latency_shows_what_was_compared() -> None:
     ]
     tracked = objective_request(target="lora-a")
     choice = picker.pick(tracked, servers, now=0.0)
-    assert [(c.backend_id, c.ttft_s, c.reason) for c in choice.comparison.candidates] == [
+    assert [(c.backend_id, c.ttft_s, c.reason) for c in choice.candidates] == [
         ("holder", 0.1, "adapter resident"),
         ("cold", 0.3, "adapter to load"),
     ]
-    (base,) = picker.pick(objective_request(), servers[:1], now=0.0).comparison.candidates
+    (base,) = picker.pick(objective_request(), servers[:1], now=0.0).candidates
     assert base.reason == "base model"
 
 
