@@ -39,13 +39,13 @@ class Choice(NamedTuple):
         """The comparison as a table, made when somebody asks."""
         return tuple(
             Candidate(
-                backend.id,
+                server.backend.id,
                 cost,
-                prediction.ttft_s,
-                prediction.tpot_s,
-                self._reason(cold=prediction.cold_adapter),
+                server.prediction.ttft_s,
+                server.prediction.tpot_s,
+                self._reason(cold=server.prediction.cold_adapter),
             )
-            for (backend, prediction), cost in zip(self.servers, self.costs, strict=True)
+            for server, cost in zip(self.servers, self.costs, strict=True)
         )
 
     def _reason(self, *, cold: bool) -> str:

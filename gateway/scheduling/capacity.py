@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState, Hold
@@ -24,11 +24,15 @@ HURRIES_AFTER: Final = 0.5
 away: under load it may find none that is calm enough, and would be refused."""
 
 
-class OpenServer(NamedTuple):
+class OpenServer:
     """A server that may take the request now, and the times predicted for it there."""
 
-    backend: BackendState
-    prediction: Prediction
+    __slots__ = ("backend", "prediction")
+
+    def __init__(self, backend: BackendState, prediction: Prediction) -> None:
+        """Take both."""
+        self.backend = backend
+        self.prediction = prediction
 
 
 class ClosedReason(StrEnum):
@@ -113,7 +117,7 @@ class Capacity:
         those without one are held to the pool's default where others run, not on an idle server.
         No server is ever closed by a TPOT that it would have with this request alone.
         """
-        predict = self._predictor.predict
+        predictor = self._predictor
         margin = self.margin_of(tracked)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
@@ -127,7 +131,7 @@ class Capacity:
         for backend in backends:
             if not self._fits(backend, tracked, now):
                 continue
-            prediction = predict(backend, tracked, now=now)
+            prediction = predictor.predict(backend, tracked, now=now)
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
@@ -143,7 +147,7 @@ class Capacity:
                     tracked, backend, prediction, margin=self._policy.margin_critical, now=now
                 ):
                     continue
-                found.append(tuple.__new__(OpenServer, (backend, prediction)))
+                found.append(OpenServer(backend, prediction))
             elif (
                 paced
                 and tracked.late

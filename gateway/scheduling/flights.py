@@ -63,7 +63,7 @@ class Flights:
 
         Returns what is told of its times.
         """
-        backend, prediction = server
+        backend, prediction = server.backend, server.prediction
         tracked.attempts += 1
         tracked.tried = (*tracked.tried, (backend.id, backend.lives))
         tracked.prediction = prediction

@@ -41,14 +41,15 @@ class LatencyPicker:
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
         policy = self._policy
-        backends = [backend for backend, _ in servers]
+        backends = [server.backend for server in servers]
         slot_price, sequence_price = self._prices(tracked.target, backends)
         budget_s, bound_s = picking_bounds(tracked)
         budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
         target = tracked.target
         copy_price, fewest = self._copy_price(tracked, servers)
         costs: list[float] = []
-        for backend, prediction in servers:
+        for server in servers:
+            backend, prediction = server.backend, server.prediction
             tpot_s, steepness = prediction.tpot_s, prediction.tpot_steepness
             headroom = prediction.ttft_s / budget_s
             misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
@@ -92,11 +93,11 @@ class LatencyPicker:
         """
         if not tracked.block_tokens:
             return 0.0, 0
-        holder, prediction = servers[0]
+        best = servers[0]
         for server in servers:
-            if server.prediction.uncached_tokens < prediction.uncached_tokens:
-                holder, prediction = server
-        fewest = prediction.uncached_tokens
+            if server.prediction.uncached_tokens < best.prediction.uncached_tokens:
+                best = server
+        holder, fewest = best.backend, best.prediction.uncached_tokens
         held = int((tracked.prompt_tokens - fewest) / tracked.block_tokens)
         adapter = holder.adapter_of(tracked.target)
         users = holder.shared.users_of(adapter, tracked.request.prefix_blocks, held)

@@ -35,10 +35,11 @@ def have_room(tracked: TrackedRequest, servers: Iterable[OpenServer], *, margin:
     """Whether all of `servers` are far from the TPOT that the request and those there may have."""
     allowed = _CROWDED * margin
     own_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
-    for backend, prediction in servers:
+    for server in servers:
+        backend = server.backend
         others_s = backend.strictest_tpot_s
         strictest_s = own_s if own_s < others_s else others_s  # noqa: FURB136 - hot
-        if prediction.tpot_s > allowed * strictest_s and backend.in_flight:
+        if server.prediction.tpot_s > allowed * strictest_s and backend.in_flight:
             return False
     return True
 
