@@ -9,7 +9,15 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from typing import Final
 
-from gateway.scheduling.admission_queue import LAST_LANE, LATE, AdmissionQueue, Lane, lane_of
+from gateway.scheduling.admission_queue import (
+    LAST_LANE,
+    LATE,
+    NON_CRITICAL,
+    ON_TIME,
+    AdmissionQueue,
+    Lane,
+    lane_of,
+)
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer, is_held
@@ -140,6 +148,7 @@ class Turns:
             if self.keeps_servers(head)
             or (behind and not head.late and head.service.name != tracked.service.name)
         ]
+        entitled += self._late_before(lane_of(tracked))
         if entitled:
             backends = [backend for backend in backends if not is_kept(backend, entitled)]
         servers = self.open_for(tracked, backends, now=now)
@@ -198,6 +207,7 @@ class Turns:
             if lane < least:
                 continue
             left += spared
+            entitled += self._late_before(lane)
             heads = self._queue.heads(lane)
             order = iter(self._rules.order.ordered(heads, now=now))
             in_vain: list[TrackedRequest] = []
@@ -231,13 +241,28 @@ class Turns:
         """Whether less entitled ones are kept off the servers that the request waits for."""
         return tracked.overtaken >= _MOST_OVERTAKEN and not tracked.late
 
+    def _late_before(self, lane: Lane) -> list[TrackedRequest]:
+        """Late heads that keep the servers they wait for from a lane of Non-Critical requests.
+
+        They do while other Critical ones still wait in time: Critical requests are then too many
+        even alone, and what a Non-Critical one got would be missed by one that is refused in the
+        end.
+        """
+        lanes = self._queue.lanes()
+        if lane[0] != NON_CRITICAL or lanes[0][0] != ON_TIME:
+            return []
+        return [head for each in lanes if each[0] == LATE for head in self._queue.heads(each)]
+
     def leaves_servers(self, tracked: TrackedRequest) -> bool:
         """Whether lanes behind may be kept off servers that the request leaves to others of its."""
         return tracked.home is not None and len(self._queue.lanes()) > 1
 
     def detains(self, tracked: TrackedRequest) -> bool:
         """Whether servers may open to others once the request waits no longer."""
-        return self.keeps_servers(tracked) or self.leaves_servers(tracked)
+        if self.keeps_servers(tracked) or self.leaves_servers(tracked):
+            return True
+        critical = is_critical(tracked.service.priority)
+        return critical and bool(self._late_before(self._queue.lanes()[-1]))
 
     def end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""

@@ -15,6 +15,7 @@ from gateway.server.client_request import RequestHandler
 from gateway.server.front_end import FrontEnd
 from gateway.server.options import ConnectionLimits
 from gateway.server.routes import PoolDirectory
+from gateway.server.tls_listener import TlsListener
 
 _BACKLOG = 4_096
 _TURNS_TO_ACCEPT = 2
@@ -45,7 +46,7 @@ class Listener:
         self._handler = handler
         self._options = options
         self.connections = ClientConnections(options.limits, idle_s=options.idle_s)
-        self._listening: asyncio.Server | None = None
+        self._listening: asyncio.Server | TlsListener | None = None
 
     @property
     def port(self) -> int:
@@ -57,14 +58,15 @@ class Listener:
     async def open(self) -> None:
         """Listen; OSError if the address cannot be had."""
         options = self._options
+        if options.tls is not None:
+            self._listening = TlsListener(self._handler, self.connections, options.tls)
+            await self._listening.open(options.host, options.port, backlog=_BACKLOG)
+            return
         self._listening = await asyncio.get_running_loop().create_server(
             lambda: ClientConnection(self._handler, self.connections),
             options.host,
             options.port,
             backlog=_BACKLOG,
-            ssl=options.tls,
-            # A handshake is to TLS what headers are to HTTP.
-            ssl_handshake_timeout=options.limits.header_timeout_s if options.tls else None,
         )
 
     def stop_accepting(self) -> None:

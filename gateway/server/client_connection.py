@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 from gateway.server.backend_connection import ReadFlow
-from gateway.server.client_connections import ClientConnections, CutReason
+from gateway.server.client_connections import ClientConnections, Connection, CutReason
 from gateway.server.client_request import ClientRequest, RequestHandler
 from gateway.server.client_socket import bound_unread
 from gateway.server.last_words import CUT_ANSWERS, whole_response
@@ -47,6 +47,7 @@ class ClientConnection(asyncio.Protocol):
         "_handler",
         "_parser",
         "_paused",
+        "_place",
         "_unparsed",
         "_waiting",
         "has_asked",
@@ -56,7 +57,14 @@ class ClientConnection(asyncio.Protocol):
         "writing_paused",
     )
 
-    def __init__(self, handler: RequestHandler, connections: ClientConnections) -> None:
+    def __init__(
+        self,
+        handler: RequestHandler,
+        connections: ClientConnections,
+        place: Connection | None = None,
+    ) -> None:
+        """`place` is what holds a place for this connection until it is made."""
+        self._place = place
         self._handler = handler
         self._connections = connections
         self._parser = RequestParser(self, self._begun, connections.limits)
@@ -123,6 +131,8 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0]) if peer else ""
         bound_unread(transport, self._connections.limits.unread_s)
+        if self._place is not None:
+            self._connections.closed(self._place)
         refused = self._connections.admit(self, self.remote)
         if refused is not None:
             self.cut(refused)

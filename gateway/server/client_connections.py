@@ -25,6 +25,8 @@ class CutReason(StrEnum):
     ALL_BUSY = "connections"
     """Every place was taken by a connection with a request."""
     PER_CLIENT = "connections_per_client"
+    HANDSHAKE = "tls_handshake"
+    """It failed, or took too long."""
 
 
 class Connection(Protocol):

@@ -7,6 +7,7 @@ import httptools
 
 from gateway.server.client_request import ClientRequest, ClientSide
 from gateway.server.options import ConnectionLimits
+from gateway.server.request_line import RequestLine
 from gateway.wire.error_response import (
     ErrorAnswer,
     ProtocolError,
@@ -50,6 +51,7 @@ class RequestParser:
         "_hidden_body",
         "_http",
         "_limits",
+        "_line",
         "_resumes_body",
         "_target",
         "_unfruitful",
@@ -68,6 +70,7 @@ class RequestParser:
         self._begun = begun
         self._limits = limits
         self._http: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._line = RequestLine()
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._fault: MalformedRequest | None = None
@@ -92,6 +95,12 @@ class RequestParser:
         """
         incoming = self.incoming
         received = 0 if incoming is None else incoming.body.received
+        if incoming is not None:
+            self._line.may_begin_in(data)
+        elif self.in_head:
+            self._line.goes_on(data)
+        else:
+            self._line.begins(data)
         rest = data
         while rest:
             assert self._http is not None
@@ -105,6 +114,9 @@ class RequestParser:
             else:
                 break
         if self.in_head:
+            assert self._http is not None
+            if self._line.names_other(self._http.get_method(), self._target):
+                raise MalformedRequest(bad_request_answer(_not_spoken()))
             self._bound(self._limits.header_bytes, len(data), _too_large())
         elif incoming is None or self.incoming is not incoming or incoming.body.received > received:
             self._unfruitful = 0
@@ -192,8 +204,9 @@ class RequestParser:
             self._fault = _too_large()
             raise self._fault
         method, version = http.get_method().decode(), http.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise BadRequest("HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
+        if version not in ("1.1", "1.0") or self._line.names_other(http.get_method(), target):
+            raise _not_spoken()
+        self._line.ended()
         if method == "CONNECT":
             raise BadRequest("CONNECT is for proxies of another kind.", status=405)
         if not target.startswith(b"/"):
@@ -220,6 +233,10 @@ def _check_target(target: bytes) -> None:
             httptools.parse_url(target)
         except httptools.HttpParserError:
             raise BadRequest("The target of the request is not a valid URL.") from None
+
+
+def _not_spoken() -> BadRequest:
+    return BadRequest("HTTP/1.1 and HTTP/1.0 are spoken here.", status=505)
 
 
 def _too_large() -> MalformedRequest:

@@ -67,8 +67,9 @@ def open_but_waiting(
 ) -> set[tuple[str, str]]:
     """(request, server) where the head of a flow waits, though the server is open for it.
 
-    Except where the server is kept for a request that others went before, left by one that goes
-    first to those whose prompts it holds, or left by a service above its `max_share` to others.
+    Except where the server is kept for a request that others went before or for a late one, left by
+    one that goes first to those whose prompts it holds, or left by a service above its `max_share`
+    to others.
     `despite_shares` and `despite_demand` find those as well that only such a share, or the demand
     of Critical services, keeps waiting.
     """
@@ -147,8 +148,13 @@ def _is_left_by_share(
 
 
 def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
+    in_time = any(is_critical(other.service.priority) and not other.late for other in heads)
+    for_late = in_time and not is_critical(head.service.priority)
     return any(
-        other is not head and other.overtaken > 0 and is_kept(backend, [other]) for other in heads
+        other is not head
+        and (other.overtaken > 0 or (other.late and for_late))
+        and is_kept(backend, [other])
+        for other in heads
     )
 
 

@@ -68,6 +68,33 @@ def test_late_requests_get_three_percent_while_others_wait_in_time() -> None:
     assert served["late"] == pytest.approx(0.03 * 200, abs=2)
 
 
+def with_late_and_in_time() -> CheckedScheduler:
+    """Two servers with a place each; a late request and one in time wait for both of a server's."""
+    checked = scheduler_of("a", "b", slots=2, services=[CHAT, make_service("batch")])
+    for name in ("r1", "r2"):
+        checked.arrive(make_request(name, service="chat"))
+    checked.arrive(make_request("late", service="chat", choices=2))
+    checked.pass_deadline()
+    assert checked.arrive(make_request("in-time", service="chat", choices=2)) == []
+    return checked
+
+
+def test_non_critical_ones_get_nothing_while_critical_ones_are_late_and_others_wait_in_time() -> (
+    None
+):
+    checked = with_late_and_in_time()
+    assert checked.arrive(make_request("n", service="batch")) == []
+    server = checked.backend_of("r1")
+    other = checked.backend_of("r2")
+    assert dispatched(checked.finish("r1")) == [("in-time", server), ("n", other)]
+
+
+def test_non_critical_ones_go_where_late_ones_do_not_fit_once_nobody_waits_in_time() -> None:
+    checked = with_late_and_in_time()
+    checked.cancel("in-time")
+    assert dispatched(checked.arrive(make_request("n", service="batch")))
+
+
 # -- impossible -------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """From bytes to requests, however the bytes are cut."""
 
 import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
@@ -137,6 +138,9 @@ def test_ten_thousand_offers_of_an_upgrade_in_one_read_are_as_many_requests() ->
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405, b"CONNECT"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, b"HTTP/1.1"),
         (b"GET / HTTP/0.9\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"GET / RTSP/1.0\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"SOURCE / ICE/1.0\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
+        (b"\r\nGET / RTSP/1.1\r\nHost: a\r\n\r\n", 505, b"HTTP/1.1"),
         (b"GET http://a:99999999/?sk-secret HTTP/1.1\r\n\r\n", 400, b"not a valid URL"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, b"Host is given twice"),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n", 431, b"header"),
@@ -155,6 +159,42 @@ def test_a_head_that_is_refused_says_why(head: bytes, status: int, complaint: by
     assert complaint in caught.value.answer.body
     assert b"sk-secret" not in caught.value.answer.body
     assert requests == []
+
+
+@pytest.mark.parametrize("before", [b"", GET, POST, CHUNKED])
+@pytest.mark.parametrize("step", [1, 3, 7, 4_096])
+@pytest.mark.parametrize("target", [b"/", b"/" + b"a" * 300])
+def test_another_protocol_than_http_is_refused_wherever_its_request_is_cut(
+    target: bytes, step: int, before: bytes
+) -> None:
+    data = before + b"POST %b RTSP/1.0\r\nHost: g\r\n\r\n" % target
+    with pytest.raises(MalformedRequest, match="505"):
+        parsed(data, step=step)
+
+
+@pytest.mark.parametrize("step", [1, 5, 4_096])
+def test_requests_before_that_of_another_protocol_are_taken(step: int) -> None:
+    data = GET * 3 + GET.replace(b"HTTP/1.1", b"RTSP/1.1") + GET
+    requests: list[ClientRequest] = []
+    parser = Parser(requests)
+    with suppress(MalformedRequest):
+        for start in range(0, len(data), step):
+            parser.take(data[start : start + step])
+    assert [each.target for each in requests] == ["/health"] * 3
+
+
+@pytest.mark.parametrize("step", [None, 1, 5])
+def test_bodies_and_headers_may_speak_of_other_protocols(step: int | None) -> None:
+    body = b"What means\r\nGET /x RTSP/1.0\r\nand POST /x RTSP/1.0?"
+    head = b"POST /x HTTP/1.1\r\nHost: g\r\nX-A: POST /x RTSP/1.0\r\nContent-Length: %d\r\n\r\n"
+    assert len(parsed((head % len(body) + body) * 3, step=step)) == 3
+
+
+def test_another_protocol_is_refused_behind_a_body_that_speaks_of_it() -> None:
+    body = b"What means POST /x RTSP/1.0?"
+    first = b"POST /x HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with pytest.raises(MalformedRequest, match="505"):
+        parsed(first + b"POST /x RTSP/1.0\r\nHost: g\r\n\r\n")
 
 
 @pytest.mark.parametrize("target", ["*", "http://gateway.example/v1/models?a", "/%00//"])
