@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import RequestTracing
 
 _LOG = logging.getLogger("gateway")
-_LOG_FLUSH_S = 0.1
-"""Writing holds up the loop while a pipe is read empty, so little at a time; and it is what is lost
-of the log when the process is killed outright."""
+_LOG_DELAY_S = 0.1
+"""What is lost of the log when the process is killed outright."""
 
 
 class Telemetry(NamedTuple):
@@ -82,7 +81,7 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
     background: list[Background] = [live.feed, LoopLag(lag.observe, clock=monotonic_clock)]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), ended=ended)
-        background.append(Periodic(log.flush, interval_s=_LOG_FLUSH_S))
+        background.append(Periodic(ended.settle, interval_s=_LOG_DELAY_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
     tracing = _tracing(files)
     observer = ended if tracing is None else _Traced(ended, tracing)

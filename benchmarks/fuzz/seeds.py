@@ -61,6 +61,10 @@ SEEDS: MappingProxyType[str, tuple[bytes, ...]] = MappingProxyType(
                 b"\5POST /a HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
                 b"Content-Length: 2\r\n\r\nabGET / HTTP/1.1\r\nHost: g\r\n\r\n"
             ),
+            (
+                b"\4GET / HTTP/1.1\r\nHost: g\r\n\r\nGET / HTTP/1.1\r\nHost: g\r\n\r\n"
+                b"GET / RTSP/1.0\r\nHost: g\r\n\r\n"
+            ),
         ),
         "config": (
             b"backends: [http://a:1]\nport: 80\nqueue_timeout: 5s\nmax_body_size: 1MiB\n",

@@ -11,6 +11,8 @@ from benchmarks.live.conversation import Conversation, ask, question
 from benchmarks.live.rough_site import BASE_MODEL, RoughSite, text_of
 
 CRITICAL, NON_CRITICAL = "interactive", "batch"
+_MADE_UP_S = 1.0
+"""Of arrivals, where the machine had no time for them."""
 _DONE = b"data: [DONE]\n\n"
 _ERROR = b'data: {"error":'
 
@@ -100,10 +102,15 @@ class SteadyLoad:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ask until `stop` is set, then wait for the answers."""
+        clock = asyncio.get_running_loop().time
+        arrives_at = clock()
         async with asyncio.TaskGroup() as group:
             while not stop.is_set():
                 group.create_task(self._one())
-                await asyncio.sleep(self._rng.expovariate(self.rate))
+                # From one arrival to the next: each sleep is longer than was asked for.
+                arrives_at = max(arrives_at, clock() - _MADE_UP_S)
+                arrives_at += self._rng.expovariate(self.rate)
+                await asyncio.sleep(arrives_at - clock())
 
     async def _one(self) -> None:
         self._numbers += 1

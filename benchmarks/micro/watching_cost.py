@@ -107,7 +107,7 @@ def main() -> None:
         each_alone = [EndedRequests(wall_clock=wall_clock) for _ in range(4)]
         RequestMetrics(services=[_CHAT], ended=each_alone[1])
         RecentRequests(ended=each_alone[2])
-        log = RequestLog(out, ended=each_alone[3])
+        RequestLog(out, ended=each_alone[3])
 
         def tell(ended: EndedRequests) -> None:
             for record in records:
@@ -116,7 +116,6 @@ def main() -> None:
 
         def write() -> None:
             tell(each_alone[3])
-            log.flush()
             out.seek(0)
 
         print(f"modules: {'plain Python' if request_log.__file__.endswith('.py') else 'compiled'}")

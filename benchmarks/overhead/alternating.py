@@ -7,7 +7,7 @@ It has no such switch itself; this program is for `observing`, which puts load o
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -15,9 +15,8 @@ from typing import Protocol
 
 import orjson
 
-from gateway import assembly, telemetry_assembly
+from gateway import assembly
 from gateway.__main__ import main
-from gateway.runtime.periodic import Periodic
 from gateway.server.routes import PoolDirectory
 from gateway.settings.schema import Settings
 from gateway.telemetry.ended_requests import EndedRequests
@@ -45,14 +44,6 @@ class _Nobody:
 
     def settle(self) -> None:
         """There is nothing to do."""
-
-
-class _Logged:
-    """All that watches, and the log, which is written at the end of the turn that it tells of."""
-
-    def __init__(self, ended: EndedRequests, write_log: Callable[[], None]) -> None:
-        self.request_ended = ended.request_ended
-        self.settle = write_log
 
 
 class Alternating:
@@ -102,7 +93,6 @@ class Alternating:
 
 def _serve(result: Path, arguments: list[str]) -> int:
     made: list[Alternating] = []
-    periodic: list[Callable[[], None]] = []
 
     def build(settings: Settings, pools: PoolDirectory, files: ExitStack) -> Telemetry:
         telemetry = build_telemetry(settings, pools, files)
@@ -110,9 +100,8 @@ def _serve(result: Path, arguments: list[str]) -> int:
         without_log = build_telemetry(unlogged, pools, files).observer
         assert isinstance(telemetry.observer, EndedRequests)
         assert isinstance(without_log, EndedRequests)
-        (write_log,) = periodic
         observers = {
-            "everything": _Logged(telemetry.observer, write_log),
+            "everything": telemetry.observer,
             "no request log": without_log,
             "nothing": _Nobody(),
         }
@@ -120,17 +109,6 @@ def _serve(result: Path, arguments: list[str]) -> int:
         background = [*telemetry.background, made[0]]
         return telemetry._replace(observer=made[0], background=background)
 
-    class Noted(Periodic):
-        """What would write the log: noted instead, as that is done at the end of each turn."""
-
-        def __init__(self, action: Callable[[], None], *, interval_s: float) -> None:
-            super().__init__(action, interval_s=interval_s)
-            periodic.append(action)
-
-        async def run(self) -> None:
-            """Do nothing."""
-
-    telemetry_assembly.Periodic = Noted
     assembly.build_telemetry = build
     status = main(arguments)
     result.write_bytes(orjson.dumps(made[0].turns))

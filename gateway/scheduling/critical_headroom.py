@@ -9,6 +9,7 @@ prefilled, at most all; and then it waits for a moment without a prefill pending
 """
 
 from collections import deque
+from typing import Final
 
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
@@ -17,20 +18,20 @@ from gateway.scheduling.model import ServiceName, is_critical
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_NEWEST = 10
+_NEWEST: Final = 10
 """Arrivals from which a rate is told: a burst is seen in a moment, and so is its end."""
-_FEWER_WITHIN_S = 10.0
+_FEWER_WITHIN_S: Final = 10.0
 """Time that fewer than that, all there were so far, are believed to have taken at least."""
-_INSTANT_S = 0.001
+_INSTANT_S: Final = 0.001
 """Likewise if they are as many."""
-_FORGOTTEN_AFTER_S = 60.0
+_FORGOTTEN_AFTER_S: Final = 60.0
 """A service without requests for so long needs no server kept ready."""
-_TOKENS_MEMORY = 0.05
-_STEPS = 2.0
-_PROMPTS = 2.0
-_PREFILL_LOAD = 0.2
+_TOKENS_MEMORY: Final = 0.05
+_STEPS: Final = 2.0
+_PROMPTS: Final = 2.0
+_PREFILL_LOAD: Final = 0.2
 """Share of its time that a server which is kept ready may spend on prefills of the service."""
-_TOLERATED = 0.05
+_TOLERATED: Final = 0.05
 """Critical requests that may be expected to find no server ready."""
 
 

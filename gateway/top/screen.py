@@ -1,6 +1,6 @@
 """Makes a screen of what a gateway told; rich lays it out. Names are shown as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from gateway.top.admin_client import Sight
 
 _STYLES = ("green", "yellow", "bold red")
 _ENDED, _REFUSED, _TTFT_95, _TPOT_95 = 0, 1, 3, 5
+_LONGEST_ID = 20
 _OVERHEAD_LINES = 14
 """Lines that are not rows: headings, rules, the verdict."""
 
@@ -54,9 +55,8 @@ def _head(state: Mapping[str, Any], point: Mapping[str, Any] | None) -> Renderab
 def _services(
     state: Mapping[str, Any], point: Mapping[str, Any] | None, room: int | None
 ) -> RenderableType:
-    table = _table("service", "objective", adherence="", waiting="", ended="/s", refused="/s")
-    table.add_column("TTFT p95", justify="right")
-    table.add_column("TPOT p95", justify="right")
+    figures_of = ("adherence", "waiting", "ended/s", "refused/s", "TTFT p95", "TPOT p95")
+    table = _table(("service", "objective"), figures_of)
     numbers = {tuple(name): str(number) for number, name in enumerate(state["series"])}
     found = [(pool, service) for pool in state["pools"] for service in pool["services"]]
     found.sort(key=lambda each: not figures.misses(each[1]))
@@ -66,8 +66,8 @@ def _services(
         values = (point or {"services": {}})["services"].get(number) or [0, 0, *[None] * 5]
         waiting = sum(q["requests"] for q in pool["queues"] if q["service"] == name)
         table.add_row(
-            Text(figures.plain(name), "bold"),
-            figures.objective(service),
+            _words(figures.plain(name), "bold"),
+            _words(figures.objective(service)),
             Text(figures.adherence(service["attainment"]), _STYLES[2 * figures.misses(service)])
             if service["attainment"] is not None
             else "-",
@@ -81,11 +81,14 @@ def _services(
 
 
 def _servers(state: Mapping[str, Any], room: int | None) -> RenderableType:
-    table = _table("server", "health", saturation="", running="", KV="")
-    table.add_column("adapters (running there)")
-    table.add_column("forecast error TTFT / TPOT", justify="right")
+    figures_of = ("saturation", "running", "KV", "forecast error\nTTFT / TPOT")
+    table = _table(("server", "health", "adapters (running there)"), figures_of)
     found = [server for pool in state["pools"] for server in pool["backends"]]
     found.sort(key=lambda server: -figures.health(server)[1])
+    out = [server for server in found if figures.silence(server)]
+    if room is not None:
+        out = out[: max(1, room // 3)]
+        room -= len(out)
     for server in found[:room]:
         word, level = figures.health(server)
         active = server["active_adapters"]
@@ -93,35 +96,38 @@ def _servers(state: Mapping[str, Any], room: int | None) -> RenderableType:
         adapters += [name for name in server["resident_adapters"] if name not in active]
         errors = [server[key]["relative_error"] for key in ("ttft_forecasts", "tpot_forecasts")]
         table.add_row(
-            Text(figures.server_name(server["backend_id"]), "bold"),
-            Text(word, _STYLES[level]),
+            _words(figures.server_name(server["backend_id"]), "bold"),
+            _words(word, _STYLES[level]),
+            _words(figures.plain(", ".join(adapters))),
             figures.percent(server["saturation"]),
             str(server["sequences"]),
             figures.percent(server["reported_kv_usage"]),
-            Text(
-                figures.silence(server) or figures.plain(", ".join(adapters)),
-                _STYLES[level] if server["silence"] else "",
-                overflow="ellipsis",
-                no_wrap=True,
-            ),
             " / ".join(map(figures.percent, errors)),
         )
-    return _with_rest(table, len(found), room, "servers")
+    reasons = [
+        _words(
+            f"{figures.server_name(server['backend_id'])} {figures.silence(server)}",
+            _STYLES[figures.health(server)[1]],
+        )
+        for server in out
+    ]
+    return Group(*reasons, _with_rest(table, len(found), room, "servers"))
 
 
 def _requests(requests: list[dict[str, Any]]) -> RenderableType:
-    table = _table("request", "service", "outcome", "server")
-    for title in ("waited", "TTFT", "TPOT", "total"):
-        table.add_column(title, justify="right")
+    names = ("request", "service", "outcome", "server")
+    table = _table(names, ("waited", "TTFT", "TPOT", "total"))
+    # An id that is cut leads nowhere; those that clients made up may be of any length.
+    table.columns[0].no_wrap, table.columns[0].max_width = True, _LONGEST_ID
     for row in requests:
         record = row["record"]
         table.add_row(
-            Text(figures.plain(record["request_id"])),
-            Text(figures.plain(record["service"])),
-            Text(
+            _words(figures.plain(record["request_id"])),
+            _words(figures.plain(record["service"])),
+            _words(
                 record["reason"] or record["outcome"], "" if record["outcome"] == "ok" else "yellow"
             ),
-            Text(figures.server_name(record["backend_id"])),
+            _words(figures.server_name(record["backend_id"])),
             figures.seconds(record["queue_s"]) if record["attempts"] else "-",
             figures.seconds(record["ttft_s"]),
             figures.seconds(row["tpot_s"]),
@@ -130,14 +136,18 @@ def _requests(requests: list[dict[str, Any]]) -> RenderableType:
     return table
 
 
-def _table(*left: str, **right: str) -> Table:
-    """Columns of words, then of figures with a unit below their titles."""
+def _table(words: Sequence[str], values: Sequence[str]) -> Table:
+    """Columns of words, which make room in a narrow terminal, then of figures, which stay whole."""
     table = Table(expand=True, box=None, header_style="dim", pad_edge=False)
-    for title in left:
-        table.add_column(title, no_wrap=True, overflow="ellipsis")
-    for title, unit in right.items():
-        table.add_column(title + unit, justify="right", no_wrap=True)
+    for title in words:
+        table.add_column(_words(title))
+    for title in values:
+        table.add_column(title, justify="right", no_wrap=True)
     return table
+
+
+def _words(text: str, style: str = "") -> Text:
+    return Text(text, style, overflow="ellipsis", no_wrap=True)
 
 
 def _with_rest(table: Table, found: int, room: int | None, what: str) -> RenderableType:

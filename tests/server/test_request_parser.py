@@ -1,6 +1,7 @@
 """From bytes to requests, however the bytes are cut."""
 
 import asyncio
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
@@ -28,6 +29,7 @@ class Side:
     transport: asyncio.Transport | None = None
     remote = "192.0.2.1"
     writing_paused = False
+    task: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
         self.read_on = 0
@@ -170,11 +172,29 @@ def test_another_protocol_than_http_is_refused_wherever_its_request_is_cut(
         parsed(data, step=step)
 
 
+@pytest.mark.parametrize("step", [1, 5, 4_096])
+def test_requests_before_that_of_another_protocol_are_taken(step: int) -> None:
+    data = GET * 3 + GET.replace(b"HTTP/1.1", b"RTSP/1.1") + GET
+    requests: list[ClientRequest] = []
+    parser = Parser(requests)
+    with suppress(MalformedRequest):
+        for start in range(0, len(data), step):
+            parser.take(data[start : start + step])
+    assert [each.target for each in requests] == ["/health"] * 3
+
+
 @pytest.mark.parametrize("step", [None, 1, 5])
 def test_bodies_and_headers_may_speak_of_other_protocols(step: int | None) -> None:
-    body = b"What means\r\nGET /x RTSP/1.0\r\nand /x RTSP/1.0\r\n?"
-    head = b"POST /x HTTP/1.1\r\nHost: g\r\nX-A: /x RTSP/1.0\r\nContent-Length: %d\r\n\r\n"
-    assert len(parsed((head % len(body) + body) * 2, step=step)) == 2
+    body = b"What means\r\nGET /x RTSP/1.0\r\nand POST /x RTSP/1.0?"
+    head = b"POST /x HTTP/1.1\r\nHost: g\r\nX-A: POST /x RTSP/1.0\r\nContent-Length: %d\r\n\r\n"
+    assert len(parsed((head % len(body) + body) * 3, step=step)) == 3
+
+
+def test_another_protocol_is_refused_behind_a_body_that_speaks_of_it() -> None:
+    body = b"What means POST /x RTSP/1.0?"
+    first = b"POST /x HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with pytest.raises(MalformedRequest, match="505"):
+        parsed(first + b"POST /x RTSP/1.0\r\nHost: g\r\n\r\n")
 
 
 @pytest.mark.parametrize("target", ["*", "http://gateway.example/v1/models?a", "/%00//"])

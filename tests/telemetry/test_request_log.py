@@ -21,15 +21,15 @@ NOON = 1_795_348_800.25
 class Log:
     """A log, and the requests that end."""
 
-    def __init__(
-        self, out: IO[bytes], *, clock: Callable[[], float] = lambda: NOON, bound: int = 50_000
-    ) -> None:
+    def __init__(self, out: IO[bytes], *, clock: Callable[[], float] = lambda: NOON) -> None:
         self.ended = EndedRequests(wall_clock=clock)
-        self.log = RequestLog(out, ended=self.ended, max_buffered_lines=bound)
-        self.flush = self.log.flush
+        self.log = RequestLog(out, ended=self.ended)
 
     def request_ended(self, record: RequestRecord) -> None:
         self.ended.request_ended(record)
+
+    def settle(self) -> None:
+        self.ended.settle()
 
     @property
     def lost_lines(self) -> int:
@@ -48,7 +48,7 @@ def lines_of(*records: RequestRecord) -> list[dict[str, Any]]:
     log = Log(out)
     for record in records:
         log.request_ended(record)
-    log.flush()
+    log.settle()
     assert log.lost_lines == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -84,29 +84,21 @@ def test_what_a_client_sends_can_neither_break_nor_avoid_its_line(text: str) -> 
     assert [(line["request_id"], line["path"]) for line in lines] == [(text, text)]
 
 
-def test_nothing_is_written_before_a_flush() -> None:
+def test_a_line_is_written_once_and_when_what_has_ended_is_settled() -> None:
     out = io.BytesIO()
     log = Log(out)
     log.request_ended(make_record())
     assert out.getvalue() == b""
-    log.flush()
+    log.settle()
+    log.settle()
     assert out.getvalue().count(b"\n") == 1
 
 
-def test_a_line_is_written_once() -> None:
-    out = io.BytesIO()
-    log = Log(out)
-    log.request_ended(make_record())
-    log.flush()
-    log.flush()
-    assert out.getvalue().count(b"\n") == 1
-
-
-def test_a_flush_reaches_the_file_behind_a_buffer() -> None:
+def test_lines_reach_the_file_behind_a_buffer() -> None:
     raw = io.BytesIO()
     log = Log(io.BufferedWriter(raw))
     log.request_ended(make_record())
-    log.flush()
+    log.settle()
     assert raw.getvalue().count(b"\n") == 1
 
 
@@ -114,7 +106,7 @@ def test_a_full_disk_loses_lines_and_raises_nothing() -> None:
     log = Log(FullDisk())
     log.request_ended(make_record())
     log.request_ended(make_record())
-    log.flush()
+    log.settle()
     assert log.lost_lines == 2
 
 
@@ -123,27 +115,23 @@ def test_a_closed_output_loses_lines_and_raises_nothing() -> None:
     log = Log(out)
     out.close()
     log.request_ended(make_record())
-    log.flush()
+    log.settle()
     assert log.lost_lines == 1
 
 
-def test_lines_that_nobody_flushes_are_bounded() -> None:
-    out = io.BytesIO()
-    log = Log(out, bound=3)
-    for _ in range(5):
-        log.request_ended(make_record())
-    assert log.lost_lines == 2
-    log.flush()
-    assert (out.getvalue().count(b"\n"), log.lost_lines) == (3, 2)
+def test_lost_lines_are_counted_as_soon_as_somebody_asks() -> None:
+    log = Log(FullDisk())
+    log.request_ended(make_record())
+    assert log.lost_lines == 1
 
 
-def test_every_line_tells_when_its_request_ended_however_many_come_before_a_flush() -> None:
+def test_every_line_tells_when_its_request_ended_however_many_are_written_at_once() -> None:
     out = io.BytesIO()
     times = iter(range(200))
     log = Log(out, clock=lambda: NOON + next(times))
     for _ in range(200):
         log.request_ended(make_record())
-    log.flush()
+    log.settle()
     told = [
         datetime.fromisoformat(json.loads(line)["time"]) for line in out.getvalue().splitlines()
     ]

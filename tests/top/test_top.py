@@ -34,8 +34,8 @@ async def listening(scene: Scene) -> AsyncIterator[str]:
             scene.driver.stop()
 
 
-def screen(height: int = 40) -> Console:
-    return Console(file=io.StringIO(), width=160, height=height, force_terminal=False)
+def screen(height: int = 40, width: int = 160) -> Console:
+    return Console(file=io.StringIO(), width=width, height=height, force_terminal=False)
 
 
 def text_of(console: Console) -> str:
@@ -88,6 +88,22 @@ async def test_a_large_pool_fits_the_terminal_with_the_worst_on_it() -> None:
     assert len(lines) <= 40
     assert any("gpu-059:8000" in line and "down" in line for line in lines)
     assert any("more servers, none of them worse" in line for line in lines)
+
+
+async def test_a_narrow_terminal_cuts_no_figure_no_id_and_no_reason() -> None:
+    scene = troubled()
+    unmet(scene)
+    async with listening(scene) as url:
+        sight = await asyncio.to_thread(AdminClient(url).look, rows=10)
+    console = screen(width=80)
+    console.print(render(sight, height=None))
+    text = text_of(console)
+    assert max(map(len, text.splitlines())) <= 80
+    for row in sight.requests:
+        record = row["record"]
+        assert f"{record['request_id']} " in text
+        assert f" {figures.seconds(record['e2e_s'])}\n" in text
+    assert "gpu-3:8000 out for 1 s: Connection refused\n" in text
 
 
 def test_names_are_shown_without_their_control_characters() -> None:
@@ -202,8 +218,8 @@ async def test_a_server_that_has_never_answered_is_told_with_the_reason() -> Non
         await asyncio.to_thread(print_once, AdminClient(url), console)
         text = text_of(console)
         assert "2 of 4 servers are down or ejected" in text
-        (never,) = [line for line in text.splitlines() if "gpu-3" in line]
+        reason, never = [line for line in text.splitlines() if "gpu-3" in line]
+        assert "out for 1 s: Connection refused" in reason
         assert "not heard from" in never
-        assert "out for 1 s: Connection refused" in never
         (draining,) = [line for line in text.splitlines() if "gpu-4" in line]
         assert "draining" in draining

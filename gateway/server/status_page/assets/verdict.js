@@ -25,13 +25,16 @@ export function findings(state, points) {
       found.push({ tone: "bad", text: `No server${name} can be used: requests wait, and then fail`, link: "#servers" });
     }
   }
+  const mostAreDown = down.length > servers.length / 2; // then that is the cause, and the rest follows
+  if (down.length && down.length < servers.length) {
+    found.push({ tone: mostAreDown ? "bad" : "warn", text: `${down.length} of ${servers.length} servers are down`, link: "#servers" });
+  }
   const missing = services.filter(({ service }) => serviceHealth(service).missing).sort((one, other) => other.service.burn - one.service.burn);
   for (const { pool, service } of missing.slice(0, 2)) {
     found.push({ tone: "bad", text: `${service.service} misses its objective: ${adherence(service.attainment)} met it, the target is ${percent(service.target)}`, link: serviceLink(pool, service.service) });
   }
   const more = missing.length - 2;
   if (more > 0) found.push({ tone: "bad", text: more === 1 ? "1 more service misses its objective" : `${more} more services miss their objectives`, link: "#services" });
-  if (down.length && down.length < servers.length) found.push({ tone: "warn", text: `${down.length} of ${servers.length} servers are down`, link: "#servers" });
   if (ejected.length) found.push({ tone: "warn", text: `${ejected.length} of ${servers.length} servers ${ejected.length === 1 ? "is" : "are"} ejected for failing`, link: "#servers" });
   if (state.pools.some((pool) => pool.panic)) found.push({ tone: "bad", text: "So many servers fail that ejected ones are used all the same", link: "#servers" });
   if (refused > 0) found.push({ tone: "warn", text: `${rate(refused)} requests per second are refused`, link: "#requests" });
