@@ -10,7 +10,7 @@ class BucketCounts:
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         """Count below each of `bounds` (ascending, inclusive) and above the last."""
-        self._bounds = bounds
+        self._bounds = tuple(map(float, bounds))  # integers take longer to compare with
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 

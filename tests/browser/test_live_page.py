@@ -109,6 +109,42 @@ async def test_the_first_look_says_how_the_pool_is(browser: Browser) -> None:
         await expect(chat).to_contain_text("TTFT ≤ 1.00 s, TPOT ≤ 50 ms for 95 %")
 
 
+@pytest.mark.parametrize(
+    ("down", "expected"),
+    [
+        (
+            1,
+            [
+                "chat misses its objective: 50.0 % met it, the target is 95 %",
+                "1 of 3 servers are down",
+            ],
+        ),
+        (
+            2,
+            [
+                "2 of 3 servers are down",
+                "chat misses its objective: 50.0 % met it, the target is 95 %",
+            ],
+        ),
+    ],
+)
+async def test_servers_that_are_down_come_before_what_follows_of_it(
+    browser: Browser, down: int, expected: list[str]
+) -> None:
+    async with visiting(browser, troubled()) as visit:
+        await visit.open()
+        script = """async (down) => {
+            const { findings } = await import("/assets/verdict.js");
+            const state = await (await fetch("/live/state")).json();
+            const [pool] = state.pools;
+            const usable = { ...pool.backends[0], usable: true, draining: false };
+            pool.backends = [0, 1, 2].map((number) => ({ ...usable, usable: number >= down }));
+            Object.assign(pool.services[0], { attainment: 0.5, target: 0.95, ended: 100 });
+            return findings(state, []).map((found) => found.text);
+        }"""
+        assert (await visit.page.evaluate(script, down))[:2] == expected
+
+
 async def test_a_request_is_searched_for_and_explained(browser: Browser) -> None:
     async with visiting(browser, troubled()) as visit:
         await visit.open()

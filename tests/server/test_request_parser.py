@@ -29,6 +29,7 @@ class Side:
     transport: asyncio.Transport | None = None
     remote = "192.0.2.1"
     writing_paused = False
+    task: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
         self.read_on = 0
