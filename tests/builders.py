@@ -155,14 +155,11 @@ def make_backend(
 def make_prediction(*, ttft_s: float = 0.5, tpot_s: float = 0.02) -> Prediction:
     """A forecast of these means, with p90 at double."""
     predictor = LatencyPredictor(prior=StepTimePrior())
-    return predictor.predict(make_backend(), make_tracked(), now=0.0)._replace(
-        ttft_s=ttft_s,
-        ttft_p90_s=2 * ttft_s,
-        ttft_steepness=steepness(log(2)),
-        tpot_s=tpot_s,
-        tpot_p90_s=2 * tpot_s,
-        tpot_steepness=steepness(log(2)),
-    )
+    prediction = predictor.predict(make_backend(), make_tracked(), now=0.0)
+    prediction.ttft_s, prediction.ttft_p90_s = ttft_s, 2 * ttft_s
+    prediction.tpot_s, prediction.tpot_p90_s = tpot_s, 2 * tpot_s
+    prediction.ttft_steepness = prediction.tpot_steepness = steepness(log(2))
+    return prediction
 
 
 def make_tracked(

@@ -1,8 +1,7 @@
 """Hypothesis strategies over a world small enough for everything to collide."""
 
-from dataclasses import replace
-
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.scheduling.events import (
     BackendDraining,

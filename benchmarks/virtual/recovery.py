@@ -14,6 +14,8 @@ from dataclasses import replace
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
+from msgspec import structs
+
 from benchmarks.virtual.fleet_run import Window, judged_run, plan_of
 from gateway.policy_benchmark.service_setup import server_pool
 from gateway.policy_benchmark.service_tally import BUCKET_S, ServiceTally
@@ -33,7 +35,7 @@ def arrivals(plan: WorkloadPlan, load: float, seed: int) -> Iterator[PlannedRequ
     yield from takewhile(lambda r: r.at < _OVERLOAD_S, plan.requests(load, seed))
     calm = dropwhile(lambda r: r.at < _OVERLOAD_S, plan.requests(_LOAD_AFTER, seed + 1_000))
     for planned in takewhile(lambda r: r.at < _OVERLOAD_S + _AFTER_S, calm):
-        request = replace(planned.request, id=RequestId(f"after-{planned.request.id}"))
+        request = structs.replace(planned.request, id=RequestId(f"after-{planned.request.id}"))
         yield replace(planned, request=request)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+from msgspec import structs
+
 from gateway.policy_benchmark.service_setup import BASE_MODEL, server_pool
 from gateway.policy_benchmark.trace_library import TraceLibrary
 from gateway.policy_benchmark.workload_file import load_workload
@@ -69,7 +71,7 @@ class Clients:
                 self.refused += 1
                 self.waits_s.append(decision.retry_after_s)
                 at = now + decision.retry_after_s
-                request = replace(planned.request, id=RequestId(_BACK + planned.request.id))
+                request = structs.replace(planned.request, id=RequestId(_BACK + planned.request.id))
                 again = replace(planned, at=at, request=request)
                 heapq.heappush(self.returns, (at, request.id, again))
 

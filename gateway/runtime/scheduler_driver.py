@@ -7,7 +7,7 @@ Everything runs on one loop, so that between two awaits nothing changes.
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.open_streams import OpenStreams
@@ -27,7 +27,7 @@ from gateway.scheduling.model import InferenceRequest, RequestId, ServiceName, T
 from gateway.scheduling.scheduler import Scheduler
 from gateway.scheduling.snapshot import Explanation, SchedulerSnapshot
 
-_SHORTEST_TIMER_S = 0.001
+_SHORTEST_TIMER_S: Final = 0.001
 """A timer may fire a little early (uvloop rounds to milliseconds); this keeps it from spinning."""
 
 
@@ -72,6 +72,7 @@ class Lease:
         "_driver",
         "_given_up",
         "_over",
+        "_owner",
         "_streaming",
         "_streams",
         "_task",
@@ -80,15 +81,21 @@ class Lease:
         "stream_events",
     )
 
-    def __init__(self, driver: "SchedulerDriver", request: InferenceRequest) -> None:
+    def __init__(
+        self,
+        driver: "SchedulerDriver",
+        request: InferenceRequest,
+        owner: asyncio.Task[None] | None,
+    ) -> None:
         self._driver = driver
+        self._owner = owner
         self._streams = driver.streams
         self._decision: Decision | None = None
         self._dispatched: Dispatch | None = None
         self._given_up = False
         self._over = False
         self._streaming = False
-        self._task: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.request = request
         self.stream_events = 0
@@ -125,7 +132,7 @@ class Lease:
                 self._waiter = None
         decision = self._decision
         if isinstance(decision, Dispatch):
-            self._task = asyncio.current_task()
+            self._task = self._owner or asyncio.current_task()
             return decision
         raise NotAdmitted(decision.reason, decision.retry_after_s)
 
@@ -232,9 +239,12 @@ class SchedulerDriver:
         """Requests between arrival and release."""
         return len(self._leases)
 
-    def lease(self, request: InferenceRequest) -> Lease:
-        """The only way to a place on a server: `async with driver.lease(request) as lease`."""
-        return Lease(self, request)
+    def lease(self, request: InferenceRequest, owner: asyncio.Task[None] | None = None) -> Lease:
+        """The only way to a place on a server: `async with driver.lease(request) as lease`.
+
+        `owner` is the task that will wait for the server, where the caller has it at hand.
+        """
+        return Lease(self, request, owner)
 
     def deliver(self, event: SchedulerEvent) -> None:
         """Feed one fact to the scheduler and carry out what it orders."""

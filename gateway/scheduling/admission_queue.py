@@ -16,6 +16,7 @@ rebuilt when most of them is dead, so every operation is O(log n) amortised.
 import sys
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_critical
 from gateway.scheduling.policy import QueuePolicy
@@ -33,7 +34,7 @@ ON_TIME, LATE, NON_CRITICAL = 2, 1, 0
 LAST_LANE: Lane = (NON_CRITICAL, -sys.maxsize)
 """None goes behind it."""
 
-_COMPACT_ABOVE = 64
+_COMPACT_ABOVE: Final = 64
 
 
 class _LazyHeap:

@@ -5,6 +5,7 @@ what we sent ourselves beats any metric: a report is 50 ms to 5 s old, the ledge
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from gateway.scheduling.adapter_holders import AdapterHolders
 from gateway.scheduling.backend_state import PREFIX_BLOCKS, BackendState
@@ -12,11 +13,11 @@ from gateway.scheduling.model import BackendId, BackendLoad, ServedModel
 from gateway.scheduling.outlook import NEVER
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_EXTERNAL_EWMA = 0.3
+_EXTERNAL_EWMA: Final = 0.3
 """Weight of the newest report in the estimate of others' traffic (a few reports to settle)."""
-_REMOVED_KEPT_S = 900.0
+_REMOVED_KEPT_S: Final = 900.0
 """What is known of a server taken out of the pool is kept so long, in case it returns, ..."""
-_REMOVED_KEPT = 64
+_REMOVED_KEPT: Final = 64
 """... and of so many of them: their names may all be new ones each time."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
@@ -10,7 +10,7 @@ from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_MOST_FAILING = 0.95
+_MOST_FAILING: Final = 0.95
 
 
 class Candidate(NamedTuple):
@@ -39,13 +39,13 @@ class Choice(NamedTuple):
         """The comparison as a table, made when somebody asks."""
         return tuple(
             Candidate(
-                backend.id,
+                server.backend.id,
                 cost,
-                prediction.ttft_s,
-                prediction.tpot_s,
-                self._reason(cold=prediction.cold_adapter),
+                server.prediction.ttft_s,
+                server.prediction.tpot_s,
+                self._reason(cold=server.prediction.cold_adapter),
             )
-            for (backend, prediction), cost in zip(self.servers, self.costs, strict=True)
+            for server, cost in zip(self.servers, self.costs, strict=True)
         )
 
     def _reason(self, *, cold: bool) -> str:

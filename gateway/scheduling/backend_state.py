@@ -1,7 +1,7 @@
 """One server as the gateway knows it: counters, adapters, prefixes, and the last report."""
 
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.scheduling.adapter_residency import AdapterResidency
 from gateway.scheduling.model import BackendId, BackendLoad, RequestId, ServedModel
@@ -10,9 +10,9 @@ from gateway.scheduling.prefix_index import PrefixIndex
 from gateway.scheduling.shared_blocks import SharedBlocks
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_CHANGES_KEPT = 512
+_CHANGES_KEPT: Final = 512
 """Dispatches and releases remembered per server, to compare a report with its own instant."""
-PREFIX_BLOCKS = 50_000
+PREFIX_BLOCKS: Final = 50_000
 """Bound on the prefix hashes kept per server, about 5 MB."""
 
 

@@ -6,21 +6,22 @@ true is learned as the slope of a regression of log(actual) on log(forecast), be
 """
 
 from math import exp, log
+from typing import Final
 
-_LEAST_MEMORY_SAMPLES = 200
-_MEMORY_TURNOVERS = 4
+_LEAST_MEMORY_SAMPLES: Final = 200
+_MEMORY_TURNOVERS: Final = 4
 """Outcomes of answers that overlap are nearly one: where many run, more of them are needed."""
-_NEWEST_SHARE = 2.0
+_NEWEST_SHARE: Final = 2.0
 """Among few samples the newest count more: the first were taken while the server was filling."""
-_PRIOR = 0.5
+_PRIOR: Final = 0.5
 """Sum of squares, of logarithms, that the prior slope of 1 counts for: fifty samples of 10 %."""
 
-_FARTHEST = 1.0
+_FARTHEST: Final = 1.0
 """Where a busy engine or gateway falls behind, whole answers arrive in one piece, with next to no
 time per token: an outcome whose logarithm is farther off than this (a factor of 2.7) counts as one
 that is so far off."""
 
-_SURE_AFTER_CHANGE = 19.0
+_SURE_AFTER_CHANGE: Final = 19.0
 """Samples that the means count for after a change of speed: the next has a weight of a tenth."""
 
 

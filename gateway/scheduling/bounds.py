@@ -1,11 +1,12 @@
 """The TTFT and TPOT that a request is steered by: from its service, the pool, its client."""
 
 from dataclasses import replace
+from typing import Final
 
 from gateway.scheduling.model import InferenceRequest, LatencyObjective, LLMService
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_TTFT_SHARE_OF_NTPOT = 0.25
+_TTFT_SHARE_OF_NTPOT: Final = 0.25
 """Of an end-to-end bound, the share that the first token may take; decoding has the rest."""
 
 

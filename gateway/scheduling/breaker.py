@@ -6,15 +6,16 @@ Trips on failures in a row, on a share of failures, or when told to. The terms a
 
 from enum import StrEnum
 from math import exp
+from typing import Final
 
 from gateway.scheduling.model import RequestId
 from gateway.scheduling.policy import BreakerPolicy
 
-_MEMORY_S = 30.0
+_MEMORY_S: Final = 30.0
 """Time constant with which outcomes are forgotten."""
-_BENEFIT_OF_DOUBT = 5.0
+_BENEFIT_OF_DOUBT: Final = 5.0
 """Successes that are taken for granted when a server's chance of failure is estimated."""
-_NEGLIGIBLE = 0.005
+_NEGLIGIBLE: Final = 0.005
 
 
 class Circuit(StrEnum):

@@ -6,7 +6,7 @@ The result is written to each server's ledger entry, where a decision reads it a
 from collections import deque
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
@@ -16,13 +16,13 @@ from gateway.scheduling.model import BackendId
 from gateway.scheduling.policy import BreakerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_TICK_S = 1.0
+_TICK_S: Final = 1.0
 """How often the chance of failure of a server that gets no requests is lowered."""
-_HANGS = frozenset({FailureKind.STALLED, FailureKind.UNRESPONSIVE})
+_HANGS: Final = frozenset({FailureKind.STALLED, FailureKind.UNRESPONSIVE})
 """One of these is enough: they took long to find out, and hit all that is there."""
-_CHANGES_KEPT = 256
-_PACE_EWMA = 0.1
-_PACE_SAMPLES = 20
+_CHANGES_KEPT: Final = 256
+_PACE_EWMA: Final = 0.1
+_PACE_SAMPLES: Final = 20
 """Answers before a server's pace is compared with that of others."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final
 
 from gateway.scheduling.admission_queue import lane_of
 from gateway.scheduling.backend_state import BackendState, Hold
@@ -14,21 +14,25 @@ from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_outlook import keeps_pace, pace_s
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_REPORT_HOLDS_S = 1.0
+_REPORT_HOLDS_S: Final = 1.0
 """Age up to which a report of the engine's own queue closes a server."""
-_SURELY_TOO_LONG = 2.0
+_SURELY_TOO_LONG: Final = 2.0
 """A prompt estimated at this many times the longest context is too long despite the estimate."""
 
-HURRIES_AFTER = 0.5
+HURRIES_AFTER: Final = 0.5
 """Share of its TTFT bound after which no server's pace of the moment keeps a long Critical prompt
 away: under load it may find none that is calm enough, and would be refused."""
 
 
-class OpenServer(NamedTuple):
+class OpenServer:
     """A server that may take the request now, and the times predicted for it there."""
 
-    backend: BackendState
-    prediction: Prediction
+    __slots__ = ("backend", "prediction")
+
+    def __init__(self, backend: BackendState, prediction: Prediction) -> None:
+        """Take both."""
+        self.backend = backend
+        self.prediction = prediction
 
 
 class ClosedReason(StrEnum):
@@ -113,7 +117,7 @@ class Capacity:
         those without one are held to the pool's default where others run, not on an idle server.
         No server is ever closed by a TPOT that it would have with this request alone.
         """
-        predict = self._predictor.predict
+        predictor = self._predictor
         margin = self.margin_of(tracked)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
@@ -127,7 +131,7 @@ class Capacity:
         for backend in backends:
             if not self._fits(backend, tracked, now):
                 continue
-            prediction = predict(backend, tracked, now=now)
+            prediction = predictor.predict(backend, tracked, now=now)
             others_s = backend.strictest_tpot_s
             strictest_s = own_tpot_s if own_tpot_s < others_s else others_s  # noqa: FURB136 - hot
             busy = bool(backend.in_flight)
@@ -143,7 +147,7 @@ class Capacity:
                     tracked, backend, prediction, margin=self._policy.margin_critical, now=now
                 ):
                     continue
-                found.append(tuple.__new__(OpenServer, (backend, prediction)))
+                found.append(OpenServer(backend, prediction))
             elif (
                 paced
                 and tracked.late

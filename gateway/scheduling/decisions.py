@@ -1,7 +1,8 @@
 """Orders that come out of the scheduler: the closed union `Decision`."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from gateway.scheduling.model import BackendId, Forecast, RequestId
 
@@ -24,8 +25,7 @@ class RefusalReason(StrEnum):
     """Of no decision: the shell ends a request whose deadline has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(msgspec.Struct, frozen=True):
     """Send the request to this server now; its capacity is already reserved there.
 
     Attributes:
@@ -41,8 +41,7 @@ class Dispatch:
     attempt: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True):
     """The request is refused on arrival. `retry_after_s` is None where retrying cannot help."""
 
     request_id: RequestId
@@ -50,8 +49,7 @@ class Reject:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evict:
+class Evict(msgspec.Struct, frozen=True):
     """A request that had been queued (or, where configured, dispatched) is given up."""
 
     request_id: RequestId

@@ -6,6 +6,7 @@ because the one before it left is new to all servers.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from gateway.scheduling.admission_queue import LAST_LANE, Lane
 from gateway.scheduling.backend_state import BackendState
@@ -19,7 +20,7 @@ from gateway.scheduling.snapshot import Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import Turns
 
-_FEW = 12
+_FEW: Final = 12
 """Up to so many servers, an explanation tells of each why it was closed."""
 
 

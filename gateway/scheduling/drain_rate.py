@@ -2,20 +2,21 @@
 
 from math import exp
 from random import Random
+from typing import Final
 
-_MEMORY_S = 10.0
-_SHORT_MEMORY_S = 2.0
-_SPREAD = 1.3
+_MEMORY_S: Final = 10.0
+_SHORT_MEMORY_S: Final = 2.0
+_SPREAD: Final = 1.3
 """A rate over the short memory is of few events: it may well be so many times as high."""
-_SHORTEST_S = 1.0
-_LONGEST_S = 60.0
-_JITTER = 0.25
-_FREE_SHARE = 0.5
+_SHORTEST_S: Final = 1.0
+_LONGEST_S: Final = 60.0
+_JITTER: Final = 0.25
+_FREE_SHARE: Final = 0.5
 """Of the rate of dispatches, what those who come back will find free after an overload."""
-_HOPED_SHARE = 0.03
-_PAUSE_S = 2.0
-_NEWEST_SHARE = 0.5
-_KNOWN_AFTER_S = 1.0
+_HOPED_SHARE: Final = 0.03
+_PAUSE_S: Final = 2.0
+_NEWEST_SHARE: Final = 0.5
+_KNOWN_AFTER_S: Final = 1.0
 """A scarcity must last this long before the rate of dispatches says what servers can take."""
 
 

@@ -3,8 +3,10 @@
 Every event is plain data, so that a journal line holds it whole and a replay can feed it again.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+import msgspec
 
 from gateway.scheduling.model import (
     BackendId,
@@ -32,12 +34,11 @@ class FailureKind(StrEnum):
     """The server was found to hang while the request waited for its first byte."""
 
 
-LOST = frozenset({FailureKind.CONNECT, FailureKind.RESET, FailureKind.UNRESPONSIVE})
+LOST: Final = frozenset({FailureKind.CONNECT, FailureKind.RESET, FailureKind.UNRESPONSIVE})
 """Failures of a server that is gone: no answer of a live one."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestArrived:
+class RequestArrived(msgspec.Struct, frozen=True):
     """A client's request; answered by exactly one Dispatch, Reject or Evict.
 
     Attributes:
@@ -49,22 +50,19 @@ class RequestArrived:
     last_chunks: tuple[tuple[BackendId, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCancelled:
+class RequestCancelled(msgspec.Struct, frozen=True):
     """The client went away, and the request's upstream (if any) is known to be closed."""
 
     request_id: RequestId
 
 
-@dataclass(frozen=True, slots=True)
-class FirstTokenReceived:
+class FirstTokenReceived(msgspec.Struct, frozen=True):
     """The first output token of a streamed answer arrived from the server."""
 
     request_id: RequestId
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseProgressed:
+class ResponseProgressed(msgspec.Struct, frozen=True):
     """How far one server's streams have come; at most 4 times a second per server.
 
     Attributes:
@@ -77,8 +75,7 @@ class ResponseProgressed:
     last_chunk_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFinished:
+class ResponseFinished(msgspec.Struct, frozen=True):
     """The server's answer ended. `ok` is False for a 4xx only; a broken stream is DispatchFailed.
 
     A 4xx has `usage` without tokens and is not the server's fault: it teaches nothing.
@@ -89,8 +86,7 @@ class ResponseFinished:
     ok: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class DispatchFailed:
+class DispatchFailed(msgspec.Struct, frozen=True):
     """An attempt ended without a complete answer.
 
     Attributes:
@@ -102,23 +98,20 @@ class DispatchFailed:
     retryable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class BackendJoined:
+class BackendJoined(msgspec.Struct, frozen=True):
     """A server became usable, or its list of models changed. Repeating it updates the models."""
 
     backend_id: BackendId
     models: tuple[ServedModel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BackendDraining:
+class BackendDraining(msgspec.Struct, frozen=True):
     """A server takes no new requests but finishes those it has. BackendJoined ends it."""
 
     backend_id: BackendId
 
 
-@dataclass(frozen=True, slots=True)
-class BackendLeft:
+class BackendLeft(msgspec.Struct, frozen=True):
     """A server is gone or unhealthy. Its requests in flight end by their own events.
 
     Attributes:
@@ -129,8 +122,7 @@ class BackendLeft:
     for_good: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BackendLoadReported:
+class BackendLoadReported(msgspec.Struct, frozen=True):
     """One scrape of a server's metrics; `taken_at` is when the page was asked for."""
 
     backend_id: BackendId
@@ -138,20 +130,17 @@ class BackendLoadReported:
     taken_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
+class DeadlinePassed(msgspec.Struct, frozen=True):
     """The instant that `next_deadline()` named has come (late or repeated is harmless)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PoliciesChanged:
+class PoliciesChanged(msgspec.Struct, frozen=True):
     """A reload: new services and parameters; requests keep what they were admitted under."""
 
     policy: SchedulingPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class DrainStarted:
+class DrainStarted(msgspec.Struct, frozen=True):
     """The gateway shuts down. It accepts no connections; what still comes over those that are
     open (a body that was on its way, the rest of a broken stream) is served like any other.
     """  # noqa: D205 - one sentence more

@@ -1,6 +1,7 @@
 """The last dispatches with the table that each was chosen from, bounded."""
 
 from collections import OrderedDict
+from typing import Final
 
 from gateway.scheduling.backend_picker import Choice
 from gateway.scheduling.backend_state import BackendState
@@ -9,21 +10,32 @@ from gateway.scheduling.model import BackendId, Forecast, RequestId
 from gateway.scheduling.snapshot import ClosedServer, Explanation
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_KEPT = 2_560
+_KEPT: Final = 2_560
 """More than the requests that telemetry keeps, so that each of those that is looked up has one."""
 
 _Entry = tuple[
-    TrackedRequest,
+    float,
+    float,
+    int,
+    str,
+    str,
+    str | None,
+    int,
+    int,
+    BackendId,
+    Forecast,
     Choice,
     tuple[BackendState, ...],
     dict[BackendId, ClosedReason],
-    float,
-    Forecast | None,
 ]
 
 
 class Explanations:
-    """Keeps references on the hot path and makes the readable form when it is asked for."""
+    """Keeps references on the hot path and makes the readable form when it is asked for.
+
+    Not the request itself: to free all that hangs on it, when nobody has touched it for long, would
+    cost as much as a quarter of a decision.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -42,16 +54,25 @@ class Explanations:
         Of `serving`, those not in `choice` were closed, by the reason in `closed` or because
         they were not looked at. The oldest is dropped when 2,560 are kept.
         """
+        assert tracked.told is not None, "a dispatch has a forecast"
+        assert tracked.backend_id is not None, "a dispatch has a server"
         entries = self._entries
         if len(entries) >= _KEPT:
             entries.popitem(last=False)
         entries[tracked.request.id] = (
-            tracked,
+            now,
+            tracked.arrived_at,
+            tracked.attempts,
+            tracked.service.name,
+            tracked.target,
+            tracked.adapter,
+            tracked.prompt_tokens,
+            tracked.expected_output_tokens,
+            tracked.backend_id,
+            tracked.told,
             choice,
             serving,
             closed,
-            now,
-            tracked.told,
         )
 
     def find(self, request_id: RequestId) -> Explanation | None:
@@ -59,22 +80,34 @@ class Explanations:
         entry = self._entries.get(request_id)
         if entry is None:
             return None
-        tracked, choice, serving, closed, decided_at, forecast = entry
+        (
+            decided_at,
+            arrived_at,
+            attempt,
+            service,
+            target,
+            adapter,
+            prompt_tokens,
+            expected_output_tokens,
+            chosen,
+            forecast,
+            choice,
+            serving,
+            closed,
+        ) = entry
         candidates = choice.candidates
-        assert forecast is not None, "a dispatch has a forecast"
-        assert tracked.backend_id is not None, "a dispatch has a server"
         compared = {candidate.backend_id for candidate in candidates}
         return Explanation(
             request_id=request_id,
             decided_at=decided_at,
-            waited_s=decided_at - tracked.arrived_at,
-            attempt=tracked.attempts,
-            service=tracked.service.name,
-            target=tracked.target,
-            adapter=tracked.adapter,
-            prompt_tokens=tracked.prompt_tokens,
-            expected_output_tokens=tracked.expected_output_tokens,
-            chosen=tracked.backend_id,
+            waited_s=decided_at - arrived_at,
+            attempt=attempt,
+            service=service,
+            target=target,
+            adapter=adapter,
+            prompt_tokens=prompt_tokens,
+            expected_output_tokens=expected_output_tokens,
+            chosen=chosen,
             forecast=forecast,
             candidates=candidates,
             closed=tuple(

@@ -1,7 +1,7 @@
 """Which service goes next when requests of one priority compete under scarcity."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.scheduling.model import RequestPhase, ServiceName
 from gateway.scheduling.policy import FairnessPolicy
@@ -10,7 +10,7 @@ from gateway.scheduling.sub_flows import SubFlows
 from gateway.scheduling.token_shares import TokenShares
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_TOKENS_PER_OUTPUT = 2
+_TOKENS_PER_OUTPUT: Final = 2
 """An output token costs about twice an input token (VTC, arXiv 2401.00588)."""
 
 

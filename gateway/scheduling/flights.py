@@ -1,5 +1,7 @@
 """A request on a server, from its reservation to its release: counted, charged, learned from."""
 
+from typing import Final
+
 from gateway.scheduling import events as ev
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
@@ -13,7 +15,7 @@ from gateway.scheduling.slo_adherence import SloAdherence
 from gateway.scheduling.token_estimates import TokenEstimates
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_GAPS_OF_A_PACE = 8.0
+_GAPS_OF_A_PACE: Final = 8.0
 """Tokens after the first from which an answer tells how fast its server is."""
 
 
@@ -61,7 +63,7 @@ class Flights:
 
         Returns what is told of its times.
         """
-        backend, prediction = server
+        backend, prediction = server.backend, server.prediction
         tracked.attempts += 1
         tracked.tried = (*tracked.tried, (backend.id, backend.lives))
         tracked.prediction = prediction

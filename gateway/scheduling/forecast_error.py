@@ -5,26 +5,27 @@ before the next sample; the steps here shrink to a few thousandths per sample.
 """
 
 from math import exp, log
+from typing import Final
 
 from gateway.scheduling.miss_risk import steepness
 
-_COVERED = 0.9
-_FIRST_STEP = 0.05
-_LAST_STEP = 0.002
-_SLOWING_SAMPLES = 20.0
-_FIRST_GROWTH = 0.3
-_LAST_GROWTH = 0.04
-_GROWTH_SLOWING_SAMPLES = 10.0
-_LEAST_SPREAD = 0.01
-_LARGEST_SPREAD = 1.5
-_LEAST_DECIDING_SPREAD = 0.3
+_COVERED: Final = 0.9
+_FIRST_STEP: Final = 0.05
+_LAST_STEP: Final = 0.002
+_SLOWING_SAMPLES: Final = 20.0
+_FIRST_GROWTH: Final = 0.3
+_LAST_GROWTH: Final = 0.04
+_GROWTH_SLOWING_SAMPLES: Final = 10.0
+_LEAST_SPREAD: Final = 0.01
+_LARGEST_SPREAD: Final = 1.5
+_LEAST_DECIDING_SPREAD: Final = 0.3
 """Where misses are feared only close to a bound, nothing keeps servers alike far from it: they
 drift apart, and forecasts with them."""
-_ERROR_MEMORY = 0.02
-_UNSURE_SAMPLES = 20.0
-_GOOD_ERROR = 0.5
-_USELESS_ERROR = 1.5
-_LARGEST_ERROR = 3.0
+_ERROR_MEMORY: Final = 0.02
+_UNSURE_SAMPLES: Final = 20.0
+_GOOD_ERROR: Final = 0.5
+_USELESS_ERROR: Final = 1.5
+_LARGEST_ERROR: Final = 3.0
 """An answer that arrives in one piece has next to no time per token, and would alone make all
 forecasts useless for the next hundred."""
 

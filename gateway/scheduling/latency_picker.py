@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Final
 
 from gateway.scheduling.backend_picker import Choice, lowest
 from gateway.scheduling.backend_state import BackendState
@@ -12,13 +13,13 @@ from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_OUTSTANDING_PRICE = 0.05
+_OUTSTANDING_PRICE: Final = 0.05
 """Cost of as many sequences in flight as the busiest candidate has: it decides where forecasts
 hardly differ, and brings traffic, and with it new samples, to a server that once was slow. It
 counts for base models only: an adapter that is spread over servers takes slots from others."""
-_FULL_TRUST = 0.8
+_FULL_TRUST: Final = 0.8
 """Mean trust in the candidates' forecasts above which they alone decide; see forecast_error.py."""
-_REMAINING_TOKENS = 100.0
+_REMAINING_TOKENS: Final = 100.0
 """About what a running request still has to decode; a prefill's stall is spread over them."""
 
 
@@ -40,14 +41,15 @@ class LatencyPicker:
     def pick(self, tracked: TrackedRequest, servers: Sequence[OpenServer], *, now: float) -> Choice:
         """Choose the lowest cost; those within the tolerance of it are drawn uniformly."""
         policy = self._policy
-        backends = [backend for backend, _ in servers]
+        backends = [server.backend for server in servers]
         slot_price, sequence_price = self._prices(tracked.target, backends)
         budget_s, bound_s = picking_bounds(tracked)
         budget_s = max(0.001, budget_s - (now - tracked.arrived_at))
         target = tracked.target
         copy_price, fewest = self._copy_price(tracked, servers)
         costs: list[float] = []
-        for backend, prediction in servers:
+        for server in servers:
+            backend, prediction = server.backend, server.prediction
             tpot_s, steepness = prediction.tpot_s, prediction.tpot_steepness
             headroom = prediction.ttft_s / budget_s
             misses = exceeding(headroom, prediction.ttft_steepness) + backend.failure_rate
@@ -91,8 +93,11 @@ class LatencyPicker:
         """
         if not tracked.block_tokens:
             return 0.0, 0
-        holder, prediction = min(servers, key=_uncached)
-        fewest = prediction.uncached_tokens
+        best = servers[0]
+        for server in servers:
+            if server.prediction.uncached_tokens < best.prediction.uncached_tokens:
+                best = server
+        holder, fewest = best.backend, best.prediction.uncached_tokens
         held = int((tracked.prompt_tokens - fewest) / tracked.block_tokens)
         adapter = holder.adapter_of(tracked.target)
         users = holder.shared.users_of(adapter, tracked.request.prefix_blocks, held)
@@ -122,10 +127,6 @@ class LatencyPicker:
                 outstanding += self._policy.cold_adapter_cost + backend.adapters.crowding
             hedged.append(by_forecast * cost + (1.0 - by_forecast) * outstanding / (1.0 + most))
         return hedged
-
-
-def _uncached(server: OpenServer) -> int:
-    return server.prediction.uncached_tokens
 
 
 def _before(prediction: Prediction, bound_s: float) -> float:

@@ -8,6 +8,7 @@ followed as a bias and a spread (forecast_error.py).
 """
 
 from math import log
+from typing import Final
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.forecast_error import ForecastError
@@ -21,9 +22,9 @@ from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.told_spread import ToldSpread
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_REACHES_ENGINE = 0.6
+_REACHES_ENGINE: Final = 0.6
 """Share of the fixed overhead that passes before the engine's scheduler sees a request."""
-_LONGEST_REPORT_S = 2.0
+_LONGEST_REPORT_S: Final = 2.0
 """Reports of progress further apart than this are not compared: the server was idle between."""
 
 
@@ -98,24 +99,21 @@ class LatencyPredictor:
         )
         stretched_s, most_s = after_s * stretch, after_s + most_interference_s
         raw_tpot_s = stretched_s if stretched_s < most_s else most_s  # noqa: FURB136 - hot
-        return tuple.__new__(  # the generated constructor would cost as much as the forecast
-            Prediction,
-            (
-                raw_ttft_s * ttft_median,
-                raw_ttft_s * ttft_p90,
-                raw_tpot_s * tpot_median,
-                raw_tpot_s * tpot_p90,
-                raw_ttft_s,
-                raw_tpot_s,
-                stepping_s,
-                tokens,
-                own,
-                per_token_s * own,
-                after_s - base_s,
-                cold,
-                ttft_steepness,
-                tpot_steepness,
-            ),
+        return Prediction(
+            raw_ttft_s * ttft_median,
+            raw_ttft_s * ttft_p90,
+            raw_tpot_s * tpot_median,
+            raw_tpot_s * tpot_p90,
+            raw_ttft_s,
+            raw_tpot_s,
+            stepping_s,
+            tokens,
+            own,
+            per_token_s * own,
+            after_s - base_s,
+            cold,
+            ttft_steepness,
+            tpot_steepness,
         )
 
     def told(self, backend: BackendState, prediction: Prediction) -> Forecast:

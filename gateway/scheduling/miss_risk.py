@@ -7,13 +7,14 @@ the probability is `1 / (1 + (bound / median) ** steepness)`.
 """
 
 from math import exp, log
+from typing import Final
 
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_P90_SIGMAS = 1.2816
-_LOGISTIC = 1.702
-_FAR = 12.0
+_P90_SIGMAS: Final = 1.2816
+_LOGISTIC: Final = 1.702
+_FAR: Final = 12.0
 """Beyond this argument the logistic function is 0 or 1 within 1e-5."""
 
 

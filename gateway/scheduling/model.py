@@ -6,15 +6,17 @@ durations, `_at` for instants); tokens are tokens, bytes are bytes.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
+
+import msgspec
 
 RequestId = NewType("RequestId", str)
 BackendId = NewType("BackendId", str)
 ServiceName = NewType("ServiceName", str)
 
-CRITICAL = 0
+CRITICAL: Final = 0
 """Priority of a Critical service; higher levels go first."""
-NON_CRITICAL = -1
+NON_CRITICAL: Final = -1
 """Priority of a Non-Critical service; every level below 0 is Non-Critical."""
 
 
@@ -135,8 +137,7 @@ class RequestPhase(StrEnum):
     EVICTED = "evicted"
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, frozen=True):
     """What scheduling needs to know of one request.
 
     Attributes:
@@ -224,7 +225,7 @@ class BackendLoad:
     largest_step_tokens: int | None = None
 
 
-class TokenUsage(NamedTuple):
+class TokenUsage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts of one finished answer; a field is None where it is not known exactly.
 
     `events` counts the stream's data events, from which output tokens are estimated when the

@@ -1,6 +1,6 @@
 """What forecasts for one server start from, worked out once and kept until something changes."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class Outlook(NamedTuple):
@@ -52,7 +52,7 @@ class Glance(NamedTuple):
     prefill_per_token_s: float
 
 
-NO_OUTLOOK = Outlook(
+NO_OUTLOOK: Final = Outlook(
     busy=False,
     base_s=0.0,
     room=1 << 30,
@@ -71,6 +71,6 @@ NO_OUTLOOK = Outlook(
     tpot_steepness=1.0,
     trust=1.0,
 )
-NO_GLANCE = Glance(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-NEVER = float("-inf")
+NO_GLANCE: Final = Glance(0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+NEVER: Final = float("-inf")
 """An outlook that is fresh until then has to be made anew."""

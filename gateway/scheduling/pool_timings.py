@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from statistics import fmean
+from typing import Final
 
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.outlook import NEVER
 from gateway.scheduling.server_timing import ServerTiming, Start
 from gateway.scheduling.step_time import StepTimePrior
 
-_POOL_SAMPLES = 4
+_POOL_SAMPLES: Final = 4
 """Samples, a second's, after which a server counts in what is believed of unknown ones."""
-_START_KEPT_S = 1.0
+_START_KEPT_S: Final = 1.0
 
 
 class PoolTimings:

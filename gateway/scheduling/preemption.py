@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from heapq import nlargest
 from itertools import islice
 from math import ceil
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.scheduling.admission_queue import ON_TIME, lane_of
 from gateway.scheduling.backend_state import BackendState
@@ -21,8 +21,8 @@ from gateway.scheduling.server_outlook import keeps_pace
 from gateway.scheduling.tracked_request import TrackedRequest
 from gateway.scheduling.turns import Turns, is_kept
 
-_HEADS_HELPED = 8
-_SERVERS_LOOKED_AT = 16
+_HEADS_HELPED: Final = 8
+_SERVERS_LOOKED_AT: Final = 16
 
 
 class _Lacking(NamedTuple):

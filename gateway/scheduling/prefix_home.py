@@ -1,18 +1,19 @@
 """The server that a request had better wait for: the one that holds most of its prompt."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import OpenServer
 from gateway.scheduling.model import BackendId
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_WORTH_WAITING = 0.05
+_WORTH_WAITING: Final = 0.05
 """Share of its TTFT bound that a request's home has to save it."""
-_CROWDED = 0.9
+_CROWDED: Final = 0.9
 """Share of what the TPOT there may be from which a server is left to those whose prompts it holds:
 a prefill that another server could spare it slows all that run there, and pushes prefixes out."""
-_MOST_COMPARED = 100
+_MOST_COMPARED: Final = 100
 """Of more servers, some has room nearly always, and to compare them all would take too long."""
 
 
@@ -34,10 +35,11 @@ def have_room(tracked: TrackedRequest, servers: Iterable[OpenServer], *, margin:
     """Whether all of `servers` are far from the TPOT that the request and those there may have."""
     allowed = _CROWDED * margin
     own_s = float("inf") if tracked.tpot_bound_s is None else tracked.tpot_bound_s
-    for backend, prediction in servers:
+    for server in servers:
+        backend = server.backend
         others_s = backend.strictest_tpot_s
         strictest_s = own_s if own_s < others_s else others_s  # noqa: FURB136 - hot
-        if prediction.tpot_s > allowed * strictest_s and backend.in_flight:
+        if server.prediction.tpot_s > allowed * strictest_s and backend.in_flight:
             return False
     return True
 

@@ -1,19 +1,21 @@
 """What is worked out once of a server for all forecasts, until something changes there."""
 
+from typing import Final
+
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.outlook import NO_GLANCE, NO_OUTLOOK, Glance, Outlook
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.server_timing import ServerTiming
 
-_MOST_INTERFERENCE = 0.8
+_MOST_INTERFERENCE: Final = 0.8
 """Share of the engine's time that prefills are believed to take at most."""
-_MOST_OF_ITS_OWN = 0.25
+_MOST_OF_ITS_OWN: Final = 0.25
 """Of a second. A longer prefill holds up those that run with it wherever it goes; if all of it
 counted, it had to wait for a server to run empty."""
-_A_SECOND_COUNTS = 300.0
+_A_SECOND_COUNTS: Final = 300.0
 """Mean tokens of the answers there, up to which a second's pace counts in full; where they are
 longer, it may be slower in proportion, since they have more time to make up for it."""
-_OUTLOOK_KEPT_S = 0.5
+_OUTLOOK_KEPT_S: Final = 0.5
 """The rate of prefills is forgotten over seconds, also while nothing happens on a server."""
 
 

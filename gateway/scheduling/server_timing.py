@@ -1,7 +1,7 @@
 """Everything learned about the speed of one server."""
 
 from math import exp, log
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.scheduling.blended_forecast import BlendedForecast
 from gateway.scheduling.forecast_error import ForecastError
@@ -10,14 +10,14 @@ from gateway.scheduling.prefill_queue import PrefillQueue
 from gateway.scheduling.speed_change import SpeedChange
 from gateway.scheduling.step_time import DecodeFit, PrefillFit
 
-_PREFILL_RATE_MEMORY_S = 10.0
-_RECENT_S = 1.0
-_LOAD_MEMORY = 0.1
-_KNOWN_SAMPLES = 20
+_PREFILL_RATE_MEMORY_S: Final = 10.0
+_RECENT_S: Final = 1.0
+_LOAD_MEMORY: Final = 0.1
+_KNOWN_SAMPLES: Final = 20
 """Samples after which it is known what a server can never do."""
-_IN_ONE_PIECE = 0.05
+_IN_ONE_PIECE: Final = 0.05
 """Share of a step's duration below which tokens that follow each other were sent together."""
-_LEAST_DECODING = 0.3
+_LEAST_DECODING: Final = 0.3
 """Share of a step that decoding is believed to take at least."""
 
 

@@ -1,6 +1,7 @@
 """The services of a pool by name, and the draw of a target model from a traffic split."""
 
 from random import Random
+from typing import Final
 
 from gateway.scheduling.model import (
     NON_CRITICAL,
@@ -9,7 +10,7 @@ from gateway.scheduling.model import (
     ServiceName,
 )
 
-DEFAULT_SERVICE = ServiceName("default")
+DEFAULT_SERVICE: Final = ServiceName("default")
 """Name under which requests for models without a service are accepted."""
 
 

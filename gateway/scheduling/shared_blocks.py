@@ -4,7 +4,9 @@ vLLM keeps a prompt prefix once for all that run with it, apart for each adapter
 prefix in common need less room together than each of them alone.
 """
 
-_STRIDE = 8
+from typing import Final
+
+_STRIDE: Final = 8
 """Every so many blocks one is looked at: its hash covers all before it, so that what is found is
 shared; less than a stride of it is overlooked."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop
 from random import Random
+from typing import Final
 
 from gateway.scheduling.backend_ledger import BackendLedger
 from gateway.scheduling.backend_state import BackendState
@@ -13,9 +14,9 @@ from gateway.scheduling.outlook import NO_GLANCE
 from gateway.scheduling.policy import PickerPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_MANY = 100
+_MANY: Final = 100
 """Above so many servers only a sample of them is looked at, ..."""
-_SAMPLE = 64
+_SAMPLE: Final = 64
 """... of so many, and of as many holders of the adapter."""
 
 

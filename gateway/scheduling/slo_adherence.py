@@ -8,14 +8,15 @@ would be served last.
 """
 
 from collections import deque
+from typing import Final
 
 from gateway.scheduling.model import LLMService, ServiceName
 from gateway.scheduling.policy import FairnessPolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_BUCKETS = 60
-_DEFAULT_TARGET = 0.95
-_SMALLEST_BUDGET = 0.001
+_BUCKETS: Final = 60
+_DEFAULT_TARGET: Final = 0.95
+_SMALLEST_BUDGET: Final = 0.001
 
 
 class Adherence:

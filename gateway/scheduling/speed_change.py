@@ -7,10 +7,11 @@ samples; when the median of two seconds is far off, the engine itself has change
 
 from collections import deque
 from math import exp, log
+from typing import Final
 
-_WINDOW = 8
-_NEWEST = 4
-_LEAST_CHANGE = log(1.3)
+_WINDOW: Final = 8
+_NEWEST: Final = 4
+_LEAST_CHANGE: Final = log(1.3)
 
 
 class SpeedChange:

@@ -10,9 +10,10 @@ no direction can wind up as in plain recursive least squares with forgetting.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
-_SMALLEST = 0.02
-_LARGEST = 50.0
+_SMALLEST: Final = 0.02
+_LARGEST: Final = 50.0
 """Coefficients stay within these multiples of the prior, so that no forecast is absurd."""
 
 

@@ -6,14 +6,15 @@ time of its service, which is the start of the one served last. Idle flows bank 
 """
 
 from collections.abc import Sequence
+from typing import Final
 from zlib import crc32
 
 from gateway.scheduling.model import ServiceName
 from gateway.scheduling.tracked_request import NO_FLOW, TrackedRequest
 
-_FLOWS = 64
+_FLOWS: Final = 64
 """More would cost more per decision; clients that share a flow share what it gets."""
-_TOKENS_PER_OUTPUT = 2
+_TOKENS_PER_OUTPUT: Final = 2
 
 
 def flow_of(fairness_id: str | None) -> int:

@@ -1,11 +1,13 @@
 """Token counts before the engine has told them: learned per service from finished answers."""
 
+from typing import Final
+
 from gateway.scheduling.model import InferenceRequest, ServiceName, TokenUsage
 
-BYTES_PER_TOKEN_PRIOR = 4.0
-OUTPUT_TOKENS_PRIOR = 200.0
-_PRIOR_SAMPLES = 10.0
-_MEMORY_SAMPLES = 200.0
+BYTES_PER_TOKEN_PRIOR: Final = 4.0
+OUTPUT_TOKENS_PRIOR: Final = 200.0
+_PRIOR_SAMPLES: Final = 10.0
+_MEMORY_SAMPLES: Final = 200.0
 """A running mean starts as the prior with the weight of ten samples and forgets over about 200."""
 
 

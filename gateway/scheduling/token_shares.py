@@ -1,11 +1,12 @@
 """Which services have had more than their ceiling of the tokens dispatched lately."""
 
 from collections import deque
+from typing import Final
 
 from gateway.scheduling.model import LLMService, ServiceName
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_WINDOWS_S = (2, 30)
+_WINDOWS_S: Final = (2, 30)
 """The long one is what a ceiling is of. By it alone a burst would first take all for a while, and
 again whenever that first while leaves the window; the short one keeps it to its share from the
 start."""

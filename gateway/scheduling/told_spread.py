@@ -7,24 +7,25 @@ requests under way. All servers of a pool share it: one has too few outcomes for
 """
 
 from math import exp, log, sqrt
+from typing import Final
 
-_P90_OF_MEAN_DEVIATION = 1.606
+_P90_OF_MEAN_DEVIATION: Final = 1.606
 """The 90th percentile of a normal distribution over its mean absolute deviation."""
 _LATE, _EARLY = 4.0 / 3.0, 2.0 / 3.0
 """Outcomes are not spread evenly: those above what was told count twice as much as those below."""
-_MOST_AT_ONCE = 4.0
+_MOST_AT_ONCE: Final = 4.0
 """An outcome that is farther off, in spreads, counts as one that is so far off."""
-_WEIGHT_OF_TURNOVER = 0.375
-_EARLY_WEIGHT = 3.0
-_PRIOR_TURNOVERS = 0.7
+_WEIGHT_OF_TURNOVER: Final = 0.375
+_EARLY_WEIGHT: Final = 3.0
+_PRIOR_TURNOVERS: Final = 0.7
 """The first outcomes are forgotten soon: forecasts were poor, and the pool was filling."""
-_FEWEST_UNDER_WAY = 30
-_TILT_GROWTH = 0.15
+_FEWEST_UNDER_WAY: Final = 30
+_TILT_GROWTH: Final = 0.15
 _LEAST, _MOST = 0.01, 1.5
-_MOST_TILT = 1.0
-_FARTHEST = 2.5
-_LOAD_MEMORY = 0.005
-_LEAST_VARIANCE = 0.0025
+_MOST_TILT: Final = 1.0
+_FARTHEST: Final = 2.5
+_LOAD_MEMORY: Final = 0.005
+_LEAST_VARIANCE: Final = 0.0025
 
 
 class ToldSpread:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 from gateway.scheduling.model import (
     BackendId,
@@ -12,7 +13,7 @@ from gateway.scheduling.model import (
 )
 from gateway.scheduling.prediction import Prediction
 
-NO_FLOW = 0
+NO_FLOW: Final = 0
 """The sub-flow of requests without a fairness id, and of all where ids are not regarded."""
 
 _P = RequestPhase

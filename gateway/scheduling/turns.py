@@ -7,6 +7,7 @@ drain for it.
 
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
+from typing import Final
 
 from gateway.scheduling.admission_queue import (
     LAST_LANE,
@@ -25,13 +26,13 @@ from gateway.scheduling.prefix_home import have_room, home_of, not_left_to_other
 from gateway.scheduling.scheduler_parts import Rules
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_MOST_OVERTAKEN = 1
-_HEADS_WATCHED = 8
-_FEW = 12
+_MOST_OVERTAKEN: Final = 1
+_HEADS_WATCHED: Final = 8
+_FEW: Final = 12
 """Up to so many servers, all get a full forecast."""
-_ENOUGH = 8
+_ENOUGH: Final = 8
 """Open servers that are compared when there are more."""
-_LARGE_SHARE = 0.25
+_LARGE_SHARE: Final = 0.25
 
 
 def is_kept(backend: BackendState, entitled: Sequence[TrackedRequest]) -> bool:

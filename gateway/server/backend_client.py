@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.patient_timeout import PatientTimeout
@@ -17,7 +17,7 @@ from gateway.server.backend_connection import (
 )
 from gateway.server.options import BackendConnectOptions, BackendEndpoint, BackendTimeouts
 
-_MAX_PAGE_BYTES = 16 << 20
+_MAX_PAGE_BYTES: Final = 16 << 20
 """Of a page that tells of a server."""
 
 

@@ -1,20 +1,21 @@
 """The client's side of one request: response bytes written straight to its transport."""
 
 from http import HTTPStatus
+from typing import Final
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_request import ClientRequest
 from gateway.server.client_socket import reset
 from gateway.wire.error_response import ErrorAnswer
 
-_STATUS_LINES = {
+_STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
 }
-_LAST_CHUNK = b"0\r\n\r\n"
-_BODILESS = (204, 304)
+_LAST_CHUNK: Final = b"0\r\n\r\n"
+_BODILESS: Final = (204, 304)
 
-JSON_HEADER = b"content-type: application/json\r\n"
+JSON_HEADER: Final = b"content-type: application/json\r\n"
 """Header line of a JSON body."""
 
 

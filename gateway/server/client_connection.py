@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import cast
+from typing import Final, cast
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_connections import ClientConnections, Connection, CutReason
@@ -23,14 +23,14 @@ from gateway.wire.error_response import (
     protocol_answer,
 )
 
-_LOG = logging.getLogger(__name__)
+_LOG: Final = logging.getLogger(__name__)
 
-_LINGER_S = 2.0
+_LINGER_S: Final = 2.0
 """For an answer to reach a client that is still sending: closing at once would reset the
 connection, and the answer could be lost. What it sends is thrown away."""
-_MAX_WAITING = 16
+_MAX_WAITING: Final = 16
 """Requests that are parsed while another one is answered."""
-_PIECE_BYTES = 4_096
+_PIECE_BYTES: Final = 4_096
 """That are parsed at once: as many tiny requests as fit may wait in addition."""
 
 

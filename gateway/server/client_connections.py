@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import chain, islice
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.server.options import ConnectionLimits
 
-_SWEEPS_PER_BOUND = 8
-_MADE_ROOM_AT_ONCE = 64
+_SWEEPS_PER_BOUND: Final = 8
+_MADE_ROOM_AT_ONCE: Final = 64
 """Connections that are closed in one go, so that looking for them costs little for each."""
 
 

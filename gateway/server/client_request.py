@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.server.backend_connection import ReadFlow
 
-_MAX_UNREAD_BYTES = 262_144
+_MAX_UNREAD_BYTES: Final = 262_144
 """Of a body that nobody reads yet; one read of the transport brings as much."""
 
 
@@ -21,11 +21,13 @@ class ClientSide(Protocol):
         transport: None once the connection is lost.
         remote: the client's address.
         writing_paused: the client has yet to read more than its buffer takes.
+        task: in which a request is being handled.
     """
 
     transport: asyncio.Transport | None
     remote: str
     writing_paused: bool
+    task: asyncio.Task[None] | None
 
     def feed_from(self, flow: ReadFlow | None) -> None:
         """Let this source be paused while the client does not read; None ends that."""

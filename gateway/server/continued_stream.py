@@ -1,8 +1,9 @@
 """Goes on, on other servers, with a stream that broke after the client had some of it."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from http import HTTPStatus
+
+from msgspec.structs import replace
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.patient_timeout import PatientTimeout

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Final
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.decisions import RefusalReason
@@ -19,7 +20,7 @@ from gateway.wire.error_response import (
 )
 from gateway.wire.parsed_request import ParsedRequest
 
-_IPV6_SITE_BITS = 64
+_IPV6_SITE_BITS: Final = 64
 """One subscriber has at least as many IPv6 addresses as this leaves (RFC 6177)."""
 
 

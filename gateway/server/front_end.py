@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Final
 from urllib.parse import unquote
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.model import ServedModel
 from gateway.server.client_channel import JSON_HEADER, ClientChannel
-from gateway.server.client_request import ClientRequest
+from gateway.server.client_request import ClientRequest, ClientSide
 from gateway.server.cors import cors_headers, is_preflight, preflight_headers
 from gateway.server.entrance import Entrance
 from gateway.server.options import FrontEndOptions
@@ -18,9 +19,9 @@ from gateway.server.request_body import Refused
 from gateway.server.routes import PoolDirectory
 from gateway.wire.error_response import ProtocolError, protocol_answer, refusal_answer
 
-_ORIGIN = re.compile(r"\A[a-z]+://[^/?#]*", re.IGNORECASE)
-_PAGES = ("/health", "/ready", "/v1/models")
-_MODEL_PAGE = "/v1/models/"
+_ORIGIN: Final = re.compile(r"\A[a-z]+://[^/?#]*", re.IGNORECASE)
+_PAGES: Final = ("/health", "/ready", "/v1/models")
+_MODEL_PAGE: Final = "/v1/models/"
 
 
 class FrontEnd:
@@ -43,7 +44,7 @@ class FrontEnd:
         self._pools = pools
         self._options = options
         self._draining = False
-        self._in_flight: dict[asyncio.Task[object], ClientChannel] = {}
+        self._in_flight: dict[ClientChannel, ClientSide] = {}
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -59,9 +60,8 @@ class FrontEnd:
 
     async def handle(self, request: ClientRequest) -> bool:
         """Answer one request."""
-        task = asyncio.current_task()
-        assert task is not None
-        channel = self._in_flight[task] = ClientChannel(request)
+        channel = ClientChannel(request)
+        self._in_flight[channel] = request.connection
         self.idle.clear()
         if self._draining:
             channel.close_after()
@@ -69,20 +69,21 @@ class FrontEnd:
             await self._dispatch(request, channel)
             return channel.end()
         finally:
-            del self._in_flight[task]
+            del self._in_flight[channel]
             if not self._in_flight:
                 self.idle.set()
 
     def drain(self) -> None:
         """Be not ready from now on, and close connections after their current request."""
         self._draining = True
-        for channel in self._in_flight.values():
+        for channel in self._in_flight:
             channel.close_after()
 
     def cut(self) -> None:
         """Cancel the requests that are still in flight; streams end with an error event."""
-        for task in tuple(self._in_flight):
-            task.cancel()
+        for connection in tuple(self._in_flight.values()):
+            if connection.task is not None:
+                connection.task.cancel()
 
     async def _dispatch(self, request: ClientRequest, channel: ClientChannel) -> None:
         target = request.target

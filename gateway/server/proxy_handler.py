@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.decisions import RefusalReason
@@ -41,7 +42,7 @@ from gateway.wire.multipart_request import parse_multipart_model
 from gateway.wire.openai_request import BadRequest, parse_json_request
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
 
-_TRY_AGAIN = frozenset({429, 503})
+_TRY_AGAIN: Final = frozenset({429, 503})
 """Statuses of refusals that are not the request's own fault."""
 
 
@@ -179,7 +180,7 @@ class ProxyHandler:
             deadline_at=_deadline_at(request, route, progress.started_at),
         )
         inference = _inference_request(request, parsed, route, progress.lease_id)
-        async with route.pool.driver.lease(inference) as lease:
+        async with route.pool.driver.lease(inference, request.connection.task) as lease:
             attempts = Attempts(
                 lease=lease,
                 channel=channel,

@@ -5,7 +5,7 @@ client's transport: no task, queue, timer or parsing beyond the scanner's marks 
 """
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.runtime.scheduler_driver import Lease
 from gateway.scheduling.decisions import RefusalReason
@@ -19,8 +19,8 @@ from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
 from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
 
-_MAX_HELD_BYTES = 262_144
-_OVERLOADED = 503
+_MAX_HELD_BYTES: Final = 262_144
+_OVERLOADED: Final = 503
 
 
 class BodyChange(Protocol):
@@ -190,7 +190,7 @@ class Relay:
                 self.first_token_at = now
                 self._lease.first_token()
             self._lease.progressed(stream.events, now=now)
-            if self._held is None and self.unseen and (last or stream.error) and self.failure:
+            if (last or stream.error) and self._held is None and self.unseen and self.failure:
                 if stream.error is None:
                     return  # it ended without an answer: nothing in it is worth passing on
                 self._held = []

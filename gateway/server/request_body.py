@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.server.client_channel import ClientChannel
 from gateway.server.client_request import BodyBroken, ClientRequest
@@ -11,7 +11,7 @@ from gateway.server.options import FrontEndOptions
 from gateway.wire.error_response import ErrorAnswer, ProtocolError, protocol_answer
 from gateway.wire.openai_request import BadRequest
 
-_WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """zlib's `wbits` by content coding."""
 
 

@@ -1,6 +1,7 @@
 """What is sent to a server for one client request: target, headers, body."""
 
 import re
+from typing import Final
 
 from gateway.scheduling.model import LLMService
 from gateway.server.client_request import ClientRequest
@@ -14,14 +15,14 @@ from gateway.wire.openai_request import members_of, parse_json_request, rewrite_
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from gateway.wire.stream_continuation import RESUME_PATH, ObservedStream, ResumedStream
 
-_TARGET = re.compile(r"/v1(?:/[A-Za-z0-9_.-]+)+\Z")
-_USUAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
-_NEVER_PROXIED = frozenset({"load_lora_adapter", "unload_lora_adapter"})
+_TARGET: Final = re.compile(r"/v1(?:/[A-Za-z0-9_.-]+)+\Z")
+_USUAL_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+_NEVER_PROXIED: Final = frozenset({"load_lora_adapter", "unload_lora_adapter"})
 """They change one server behind the scheduler's back, for everybody."""
-_NOT_FOR_SERVERS = frozenset({b"accept-encoding", b"origin"})
+_NOT_FOR_SERVERS: Final = frozenset({b"accept-encoding", b"origin"})
 """The gateway must be able to read the answer: servers may not compress it. And whether browsers
 may call is not for the server to say, so it need not know who they are."""
-_NOT_WITH_ANOTHER_BODY = _NOT_FOR_SERVERS | {b"content-encoding"}
+_NOT_WITH_ANOTHER_BODY: Final = _NOT_FOR_SERVERS | {b"content-encoding"}
 
 
 def is_proxied_path(path: str) -> bool:

@@ -1,6 +1,7 @@
 """From a client's bytes to its requests: httptools, and what must be clear about a head."""
 
 from collections.abc import Callable
+from typing import Final
 
 import httptools
 
@@ -16,7 +17,7 @@ from gateway.wire.error_response import (
 from gateway.wire.openai_request import BadRequest
 from gateway.wire.request_framing import BodyFraming, body_framing
 
-_MAX_FRAMING_BYTES = 65_536
+_MAX_FRAMING_BYTES: Final = 65_536
 """Of chunk extensions and trailers, without a byte of the body between them."""
 
 

@@ -1,6 +1,7 @@
 """What is learned of one request while it is handled, for the record of its end."""
 
 from enum import StrEnum
+from typing import Final
 
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import TokenUsage
@@ -14,8 +15,8 @@ from gateway.telemetry.request_record import (
 from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.parsed_request import ParsedRequest
 
-_CLIENT_LEFT = 499
-_HANDLER_FAILED = 500
+_CLIENT_LEFT: Final = 499
+_HANDLER_FAILED: Final = 500
 
 
 class RequestProgress:

@@ -6,6 +6,7 @@ requests at once; a scrape, on the same thread, makes prometheus-client's famili
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -18,10 +19,10 @@ from gateway.telemetry.histogram import BucketCounts
 from gateway.telemetry.metric_kinds import MetricDefinition
 from gateway.telemetry.request_record import Outcome, RequestRecord
 
-OTHER_SERVICE = ServiceName("other")
+OTHER_SERVICE: Final = ServiceName("other")
 """The label of requests that reached no configured service."""
 
-_OK = Outcome.OK
+_OK: Final = Outcome.OK
 """A member of an enumeration takes Python 3.11 some times as long to look up as a name."""
 
 ServiceLabels = tuple[str, str, str]

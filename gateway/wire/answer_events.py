@@ -1,13 +1,13 @@
 """Makes events of a streamed answer in the form that its first server gave them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from gateway.wire.json_shapes import StreamEvent
 
-DONE = b"data: [DONE]\n\n"
+DONE: Final = b"data: [DONE]\n\n"
 
 
 class AnswerEvents:

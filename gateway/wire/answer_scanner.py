@@ -1,6 +1,7 @@
 """Usage of an answer in one piece, from a bounded part of its body."""
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -8,13 +9,13 @@ from gateway.scheduling.model import TokenUsage
 from gateway.wire.json_shapes import Answer
 from gateway.wire.token_usage import read_usage
 
-KEPT_BYTES = 1 << 16
+KEPT_BYTES: Final = 1 << 16
 """How much of the body's end, and at most of its beginning, is kept."""
-_USAGE = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
+_USAGE: Final = re.compile(rb'"usage"\s*+:\s*+(\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\})')
 """The usage object, which nests once. Inside a JSON string the quote after `usage` is escaped."""
 
 
-_ANSWER = msgspec.json.Decoder(Answer)
+_ANSWER: Final = msgspec.json.Decoder(Answer)
 
 
 class JsonAnswerScanner:

@@ -7,7 +7,7 @@ last of them end a character is known from their text (`doubtful_tail`). A clien
 itself may have more of them than of their text then: the next server must say the same ones again.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
@@ -17,16 +17,16 @@ from gateway.wire.answer_events import DONE, AnswerEvents
 from gateway.wire.continuation_obstacles import Members, wants_token_ids
 from gateway.wire.json_shapes import StreamChoice, StreamEvent
 
-_NULL = Raw(b"null")
+_NULL: Final = Raw(b"null")
 _NUMBER: msgspec.json.Decoder[int | None] = msgspec.json.Decoder(int | None, strict=False)
 """As lenient as the parser of requests."""
-_DEFAULT_COMPLETION_TOKENS = 16
+_DEFAULT_COMPLETION_TOKENS: Final = 16
 """`max_tokens` of a completion that sets none (OpenAI's API reference)."""
-_INCOMPLETE = "\ufffd"
+_INCOMPLETE: Final = "\ufffd"
 """How the text of ids ends while the engine holds it back (DecodeStream of HF's tokenizers)."""
-_CONTEXT = 8
+_CONTEXT: Final = 8
 """Ids before a doubtful one that are enough to know where a character begins: it has four bytes."""
-_SAMPLING = (
+_SAMPLING: Final = (
     "temperature",
     "top_p",
     "top_k",

@@ -1,12 +1,13 @@
 """Whether the stream of a request could be continued by a second request to another server."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-_NULL = Raw(b"null")
-_OBSTACLES = (
+_NULL: Final = Raw(b"null")
+_OBSTACLES: Final = (
     "tools",
     "functions",
     "logprobs",
@@ -25,8 +26,8 @@ _OBSTACLES = (
 )
 """Fields whose meaning cannot be carried over, if they are set at all. With `stop` the engine holds
 back text that might become a stop string, of tokens it has told already."""
-_UNSET = frozenset({b"null", b"false", b"[]", b'""'})
-_POSSIBLE = {
+_UNSET: Final = frozenset({b"null", b"false", b"[]", b'""'})
+_POSSIBLE: Final = {
     "n": frozenset({b"1", b"null"}),
     "best_of": frozenset({b"1", b"null"}),
     "return_token_ids": _UNSET | {b"true"},

@@ -3,11 +3,12 @@
 import binascii
 from base64 import b64decode
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.scheduling.model import ServiceName
 from gateway.wire.http_headers import Headers
 
-_KEY_HEADERS = (b"x-api-key", b"api-key")
+_KEY_HEADERS: Final = (b"x-api-key", b"api-key")
 """Where clients of Anthropic and of Azure put their key."""
 
 

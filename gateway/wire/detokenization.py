@@ -1,13 +1,14 @@
 """Asking a server for the text of token ids: vLLM's /detokenize."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from gateway.wire.json_shapes import Detokenized
 
-DETOKENIZE_PATH = "/detokenize"
-_DETOKENIZED = msgspec.json.Decoder(Detokenized)
+DETOKENIZE_PATH: Final = "/detokenize"
+_DETOKENIZED: Final = msgspec.json.Decoder(Detokenized)
 
 
 def detokenize_request(model: str, ids: Sequence[int]) -> bytes:

@@ -6,7 +6,7 @@ and `x-should-retry`: so each answer says whether, and when, trying again can he
 
 import math
 from enum import StrEnum
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
@@ -14,9 +14,9 @@ from gateway.scheduling.decisions import RefusalReason
 from gateway.scheduling.events import FailureKind
 from gateway.wire.openai_request import BadRequest
 
-_RETRY_SOON_S = 1.0
+_RETRY_SOON_S: Final = 1.0
 """Where trying again can help, but nobody forecast when."""
-_NOT_IMPLEMENTED = 501
+_NOT_IMPLEMENTED: Final = 501
 """What vLLM answers to a request for something that its engine or model cannot do."""
 
 

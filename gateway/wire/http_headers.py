@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gateway.wire.openai_request import BadRequest
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
         b"keep-alive",
@@ -29,33 +30,37 @@ _HOP_BY_HOP = frozenset(
     },
 )
 """RFC 9110, 7.6.1, and those that older software sends from hop to hop."""
-_NOT_FORWARDED = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
-_NOT_RETURNED = _HOP_BY_HOP | {b"x-request-id"}
-_HARMLESS_CONNECTION = frozenset({b"keep-alive", b"close"})
+_NOT_FORWARDED: Final = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"x-request-id"}
+_NOT_RETURNED: Final = _HOP_BY_HOP | {b"x-request-id"}
+_HARMLESS_CONNECTION: Final = frozenset({b"keep-alive", b"close"})
 """Options of Connection that name no header."""
-_STEERING = (
+_STEERING: Final = (
     *(b"x-gateway-", b"x-slo-", b"x-llm-d-"),
     *(b"x-data-parallel-", b"x-prefiller-", b"x-encoder-hosts-", b"x-session-token"),
 )
-"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask."""
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
-_FRAMING = (b"content-length", b"transfer-encoding")
-_REQUEST_ID = b"x-request-id"
-_FAIRNESS_ID = b"x-gateway-inference-fairness-id"
-_TOKEN_CHARACTERS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""Prefixes of the headers that speak to a gateway, or tell servers (vLLM, llm-d) whom to ask; each
+begins with x-."""
+_CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key", b"api-key"})
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
+_REQUEST_ID: Final = b"x-request-id"
+_FAIRNESS_ID: Final = b"x-gateway-inference-fairness-id"
+_TOKEN_CHARACTERS: Final = (
+    b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+)
 """What the name of a header is made of: RFC 9110, 5.6.2."""
-_BREAKS_OUT = re.compile(rb"[\r\n\0]")
-_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
-_NUMBER = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,12})?\Z")
-_SLO_HEADERS = {
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
+_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
+_NUMBER: Final = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,12})?\Z")
+_SLO_HEADERS: Final = {
     b"x-slo-ttft-ms": 0,
     b"x-llm-d-slo-ttft-ms": 0,
     b"x-slo-tpot-ms": 1,
     b"x-llm-d-slo-tpot-ms": 1,
 }
 """Place of the bound in what `parse_slo_headers` returns."""
-_SLO_LENGTHS = frozenset(map(len, _SLO_HEADERS))
-_MAX_SLO_MS = 86_400_000.0
+_SLO_LENGTHS: Final = frozenset(map(len, _SLO_HEADERS))
+_MAX_SLO_MS: Final = 86_400_000.0
 
 
 class CredentialPolicy(StrEnum):
@@ -129,7 +134,7 @@ def request_headers_to_forward(
         for header in received
         if (name := header[0]) not in dropped
         and name not in without
-        and not name.startswith(steering)
+        and not (name.startswith(b"x-") and name.startswith(steering))
     ]
     return forwarded
 
@@ -250,4 +255,5 @@ def _are_well_formed(headers: list[tuple[bytes, bytes]]) -> bool:
     names = [name for name, _ in headers]
     if b"" in names or b"".join(names).translate(None, _TOKEN_CHARACTERS):
         return False
-    return _BREAKS_OUT.search(b"".join([value for _, value in headers])) is None
+    values = b"".join([value for _, value in headers])
+    return not (_CR in values or _LF in values or 0 in values)

@@ -3,7 +3,7 @@
 They have a file of their own because msgspec makes the classes itself, which mypyc cannot compile.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -14,7 +14,7 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-NOTHING = Raw(b"")
+NOTHING: Final = Raw(b"")
 
 
 class RequestFields(Struct):

@@ -1,5 +1,7 @@
 """The model list of a server with OpenAI's API."""
 
+from typing import Final
+
 import msgspec
 from msgspec import Struct
 
@@ -16,7 +18,7 @@ class _ModelList(Struct):
     data: list[_Model]
 
 
-_MODEL_LIST = msgspec.json.Decoder(_ModelList)
+_MODEL_LIST: Final = msgspec.json.Decoder(_ModelList)
 
 
 def scan_models(body: bytes) -> tuple[ServedModel, ...] | None:

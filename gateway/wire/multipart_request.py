@@ -1,20 +1,23 @@
 """The `model` field of a multipart body (audio uploads); the body itself goes on unchanged."""
 
 import re
+from typing import Final
 
 from gateway.wire.openai_request import BadRequest, check_model
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
 
-_PARAMETER = r"""\s*;\s*([\w*-]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s"]*))"""
-_TYPE_PARAMETER = re.compile(_PARAMETER)
-_PART_PARAMETER = re.compile(_PARAMETER.encode())
-_DISPOSITION = re.compile(rb"\r\ncontent-disposition:\s*form-data\b([^\r\n]*)", re.IGNORECASE)
-_MAX_BOUNDARY = 70
+_PARAMETER: Final = r"""\s*;\s*([\w*-]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;\s"]*))"""
+_TYPE_PARAMETER: Final = re.compile(_PARAMETER)
+_PART_PARAMETER: Final = re.compile(_PARAMETER.encode())
+_DISPOSITION: Final = re.compile(
+    rb"\r\ncontent-disposition:\s*form-data\b([^\r\n]*)", re.IGNORECASE
+)
+_MAX_BOUNDARY: Final = 70
 """RFC 2046, 5.1.1."""
-_TRUE = (b"true", b"1")
-_MAX_PARTS = 256
-_MAX_PART_HEAD = 4_096
-_MAX_FIELD = 4_096
+_TRUE: Final = (b"true", b"1")
+_MAX_PARTS: Final = 256
+_MAX_PART_HEAD: Final = 4_096
+_MAX_FIELD: Final = 4_096
 """Longer values are files, or no model's name."""
 
 

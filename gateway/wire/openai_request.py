@@ -6,6 +6,7 @@ can judge (temperature, tools, ...) is left to it.
 """
 
 import re
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -14,12 +15,12 @@ from gateway.wire.json_shapes import NOTHING, RequestFields
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
 from gateway.wire.prompt_text import count_token_ids, hash_prefix, text_bytes
 
-_MAX_MODEL_LENGTH = 512
-_MAX_CHOICES = 10_000
-_MAX_TOKENS = (1 << 31) - 1
-_COMPLETION_DEFAULT_MAX_TOKENS = 16
+_MAX_MODEL_LENGTH: Final = 512
+_MAX_CHOICES: Final = 10_000
+_MAX_TOKENS: Final = (1 << 31) - 1
+_COMPLETION_DEFAULT_MAX_TOKENS: Final = 16
 """What vLLM (and OpenAI) take for /v1/completions without max_tokens."""
-_NOT_GENERATING = frozenset(
+_NOT_GENERATING: Final = frozenset(
     {
         "classify",
         "count_tokens",
@@ -35,8 +36,8 @@ _NOT_GENERATING = frozenset(
     },
 )
 """Last path segments of the endpoints that cost one prefill, or less, and write no tokens."""
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_NAMED_FIELD = re.compile(r"`\$\.(\w+)")
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NAMED_FIELD: Final = re.compile(r"`\$\.(\w+)")
 
 
 class BadRequest(Exception):  # noqa: N818 (the name says what it is, in the terms of HTTP)
@@ -57,9 +58,9 @@ class BadRequest(Exception):  # noqa: N818 (the name says what it is, in the ter
         self.code = status
 
 
-_FIELDS = msgspec.json.Decoder(RequestFields, strict=False)
+_FIELDS: Final = msgspec.json.Decoder(RequestFields, strict=False)
 """As lenient as vLLM (pydantic): 16.0 and "16" are numbers, 1 and "true" are true."""
-_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 def parse_json_request(path: str, body: bytes) -> ParsedRequest:
@@ -76,8 +77,13 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
     prompts, prompt_tokens = (
         count_token_ids(prompt) if kind is RequestKind.COMPLETION else (1, None)
     )
-    preamble = tuple(map(bytes, (fields.tools, fields.system, fields.instructions)))
-    seeds = (kind.encode(), bytes(fields.cache_salt), *preamble)
+    seeds = (
+        kind.encode(),
+        bytes(fields.cache_salt),
+        bytes(fields.tools),
+        bytes(fields.system),
+        bytes(fields.instructions),
+    )
     prompt_bytes = text_bytes(prompt or body) if prompt_tokens is None else len(prompt)
     options = fields.stream_options
     return ParsedRequest(
@@ -90,7 +96,7 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
         generates=generates,
         max_tokens=_max_tokens(kind, fields),
         choices=_choices(kind, fields, prompts),
-        prompt_bytes=prompt_bytes + sum(map(len, preamble)),
+        prompt_bytes=prompt_bytes + len(seeds[2]) + len(seeds[3]) + len(seeds[4]),
         prompt_tokens=prompt_tokens,
         prefix_blocks=hash_prefix(prompt, seeds=seeds) if generates else (),
     )

@@ -1,28 +1,29 @@
 """The raw JSON of a prompt: how much text it is, how many token ids, and what it begins with."""
 
 import re
-import zlib
+from typing import Final
+from zlib import crc32
 
 import msgspec
 from msgspec import Raw
 
-BLOCK_BYTES = 512
+BLOCK_BYTES: Final = 512
 """Bytes of raw prompt in one prefix block: some 100 to 150 tokens of English."""
-MAX_BLOCKS = 64
+MAX_BLOCKS: Final = 64
 """Prefix blocks of one prompt, so that hashing is bounded (32 KiB)."""
-FILE_BYTES = 2_048
+FILE_BYTES: Final = 2_048
 """What a file inside a prompt (base64) counts as: an image costs some 500 tokens at any size."""
 
-_DATA_URL_MARK = b";base64,"
-_DATA_URL = re.compile(
+_DATA_URL_MARK: Final = b";base64,"
+_DATA_URL: Final = re.compile(
     rb'"(?:url|image_url|video_url|audio_url|file_data)"\s*:\s*"data:[^"\\]*\Z',
 )
 """Before the mark: so that the mark in the midst of a text does not hide the text."""
-_AUDIO_MARK = b'"input_audio"'
-_AUDIO = re.compile(rb'\s*:\s*\{\s*(?:"format"\s*:\s*"\w*"\s*,\s*)?"data"\s*:\s*"')
-_LONGEST_MEDIA_TYPE = 192
-_FIRST_ITEM = re.compile(rb"\[\s*([\[\d])")
-_ITEMS = msgspec.json.Decoder(list[Raw])
+_AUDIO_MARK: Final = b'"input_audio"'
+_AUDIO: Final = re.compile(rb'\s*:\s*\{\s*(?:"format"\s*:\s*"\w*"\s*,\s*)?"data"\s*:\s*"')
+_LONGEST_MEDIA_TYPE: Final = 192
+_FIRST_ITEM: Final = re.compile(rb"\[\s*([\[\d])")
+_ITEMS: Final = msgspec.json.Decoder(list[Raw])
 
 
 def text_bytes(prompt: bytes) -> int:
@@ -80,11 +81,12 @@ def hash_prefix(prompt: bytes, *, seeds: tuple[bytes, ...]) -> tuple[int, ...]:
         prompt: raw JSON of the prompt.
         seeds: what else prompts must share to share a prefix: salt, tools, system text.
     """
-    value = 0
-    for seed in seeds:
-        value = zlib.crc32(b"%d:" % len(seed) + seed, value)
+    blocks = min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS)
+    if not blocks:
+        return ()
+    value = crc32(b"".join([b"%d:%b" % (len(seed), seed) for seed in seeds]))
     hashes = []
-    for start in range(0, min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS) * BLOCK_BYTES, BLOCK_BYTES):
-        value = zlib.crc32(prompt[start : start + BLOCK_BYTES], value)
+    for start in range(0, blocks * BLOCK_BYTES, BLOCK_BYTES):
+        value = crc32(prompt[start : start + BLOCK_BYTES], value)
         hashes.append(value)
     return tuple(hashes)

@@ -4,7 +4,7 @@ The parser refuses most of what is ambiguous (RFC 9112, section 6.3); this is th
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.wire.openai_request import BadRequest
 
@@ -33,13 +33,13 @@ class BodyFraming(NamedTuple):
         return b"content-length: %d" % (self.content_length or 0)
 
 
-_ONCE = {
+_ONCE: Final = {
     b"host": "Host",
     b"content-length": "Content-Length",
     b"transfer-encoding": "Transfer-Encoding",
 }
-_MOST_DIGITS = 19
-_SIZES = frozenset(map(len, _ONCE))
+_MOST_DIGITS: Final = 19
+_SIZES: Final = frozenset(map(len, _ONCE))
 
 
 def body_framing(headers: Iterable[tuple[bytes, bytes]], *, http_11: bool = True) -> BodyFraming:

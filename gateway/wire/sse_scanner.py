@@ -9,8 +9,7 @@ text is escaped. Every other event (the first ones, the last ones, other formats
 msgspec into the few fields that matter, everything else skipped.
 """
 
-import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,11 +17,11 @@ from gateway.scheduling.model import TokenUsage
 from gateway.wire.json_shapes import MarkedChoice, MarkedEvent
 from gateway.wire.token_usage import read_usage
 
-MAX_EVENT_BYTES = 1 << 20
+MAX_EVENT_BYTES: Final = 1 << 20
 """Longer events are counted, but neither kept nor looked into."""
-_MARK = re.compile(rb'"(?:usage|error|finish_reason"(?!:null))')
-"""A key that tells more than one more piece of text."""
-_LAST_TYPES = frozenset(
+_CR: Final = ord("\r")
+"""Of an int bytes know at once whether they hold it; bytes they try to take for one first."""
+_LAST_TYPES: Final = frozenset(
     {"response.completed", "response.incomplete", "message_stop", "transcript.text.done"},
 )
 """Types of the event that ends an answer well, in the formats that have no finish_reason."""
@@ -35,7 +34,7 @@ class StreamError(NamedTuple):
     message: str
 
 
-_EVENT = msgspec.json.Decoder(MarkedEvent)
+_EVENT: Final = msgspec.json.Decoder(MarkedEvent)
 
 
 class SseScanner:
@@ -65,11 +64,14 @@ class SseScanner:
     @property
     def usage(self) -> TokenUsage:
         """Token counts as the newest usage in the stream says, and the events."""
-        return self._usage._replace(events=self.events)
+        usage = self._usage
+        return TokenUsage(
+            usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, self.events
+        )
 
     def feed(self, data: bytes) -> None:
         """Watch the next bytes of the body (transfer encoding removed)."""
-        if self._after_cr or b"\r" in data:
+        if self._after_cr or _CR in data:
             data = self._with_plain_line_ends(data)
         if self._carry or not data.endswith(b"\n\n"):
             data = self._complete_events(data)
@@ -170,14 +172,17 @@ class SseScanner:
 def _plain_events(data: bytes) -> int:
     """How many events `data` is made of, if each is but one piece of an answer that goes on; or 0.
 
-    Each is one line, has one finish_reason, which is null, and no other mark.
+    Each is one line, has one finish_reason, which is null, and no other mark. To search for three
+    keys one after the other costs less than one regular expression, which stops at every quote.
     """
     lines = data.count(b"\n")
     events = data.count(b'"finish_reason":null')
     plain = (
         lines == 2 * events
         and data.startswith(b"data: {")
-        and _MARK.search(data) is None
+        and data.count(b'"finish_reason"') == events
+        and data.find(b'"usage') < 0
+        and data.find(b'"error') < 0
         and (events == 1 or data.count(b"\n\ndata: {") == events - 1)
     )
     return events if plain else 0

@@ -6,6 +6,7 @@ turned into the events that the client was getting: same id, no text lost, none 
 """
 
 import re
+from typing import Final
 
 import msgspec
 
@@ -15,10 +16,10 @@ from gateway.wire.json_shapes import StreamEvent
 from gateway.wire.stream_rewrite import MAX_HELD_BYTES
 from gateway.wire.whole_lines import WholeLines
 
-RESUME_PATH = "/v1/completions"
-_IDS = re.compile(rb'("(?:prompt_)?token_ids":\s*)\[[0-9,\s]*\]')
+RESUME_PATH: Final = "/v1/completions"
+_IDS: Final = re.compile(rb'("(?:prompt_)?token_ids":\s*)\[[0-9,\s]*\]')
 """As a member. Inside a string its quotes would be escaped."""
-_EVENT = msgspec.json.Decoder(StreamEvent)
+_EVENT: Final = msgspec.json.Decoder(StreamEvent)
 
 
 class ObservedStream:

@@ -7,6 +7,7 @@ what comes before its model. How the bytes are split over feeds does not matter.
 import json
 import re
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
@@ -15,16 +16,16 @@ from gateway.wire.json_shapes import StreamChunk
 from gateway.wire.token_usage import read_usage
 from gateway.wire.whole_lines import WholeLines
 
-MAX_HELD_BYTES = 1 << 20
+MAX_HELD_BYTES: Final = 1 << 20
 """A longer line passes unchanged, and so does a body whose model has not come by then."""
-_TOKEN = re.compile(
+_TOKEN: Final = re.compile(
     rb'"(?:response|message)"\s*+:\s*+(\{)|"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]',
     re.DOTALL,
 )
 """A string or bracket; group 1: the bracket that opens what an event of the Responses or Messages
 API wraps the answer in."""
-_OPENING = (b"{", b"[")
-_CLOSING = (b"}", b"]")
+_OPENING: Final = (b"{", b"[")
+_CLOSING: Final = (b"}", b"]")
 
 
 class _WholeBody:
@@ -128,7 +129,7 @@ class ModelNameRewriter:
         return None
 
 
-_CHUNK = msgspec.json.Decoder(StreamChunk)
+_CHUNK: Final = msgspec.json.Decoder(StreamChunk)
 
 
 class UsageChunkFilter:

@@ -1,8 +1,10 @@
 """The `usage` object of an answer, in any of the API's spellings."""
 
+from typing import Final
+
 from gateway.scheduling.model import TokenUsage
 
-_MAX_COUNT = 1 << 53
+_MAX_COUNT: Final = 1 << 53
 
 
 def read_usage(usage: object) -> TokenUsage:

@@ -1,12 +1,13 @@
 """The few lines that scheduling needs of a vLLM server's /metrics page."""
 
 import re
+from typing import Final
 
 from gateway.scheduling.model import BackendLoad
 from gateway.wire.metrics_page import MetricsPage, number_of
 
-_LABEL_VALUE = re.compile(rb'((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(rb"\\(.)")
+_LABEL_VALUE: Final = re.compile(rb'((?:[^"\\]|\\.)*)"')
+_ESCAPE: Final = re.compile(rb"\\(.)")
 
 
 def read_vllm(scan: MetricsPage) -> BackendLoad:

@@ -22,7 +22,9 @@ def forecast_there(
 ) -> Prediction:
     """A forecast of these means; lora-a has to be loaded where it is not resident."""
     cold = not backend.adapters.is_resident("lora-a")
-    return make_prediction(ttft_s=ttft_s, tpot_s=tpot_s)._replace(cold_adapter=cold)
+    prediction = make_prediction(ttft_s=ttft_s, tpot_s=tpot_s)
+    prediction.cold_adapter = cold
+    return prediction
 
 
 def objective_request(

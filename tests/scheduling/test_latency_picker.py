@@ -22,9 +22,8 @@ def server(
     """An open server with such a forecast, its 90th percentiles at double."""
     backend = loaded(name, 1) if backend is None else backend
     prediction = forecast_there(backend, ttft_s=ttft_s, tpot_s=tpot_s)
-    return OpenServer(
-        backend, prediction._replace(own_prefill_s=own_prefill_s, own_step_s=own_step_s)
-    )
+    prediction.own_prefill_s, prediction.own_step_s = own_prefill_s, own_step_s
+    return OpenServer(backend, prediction)
 
 
 def chosen(tracked: TrackedRequest, *servers: OpenServer, now: float = 0.0) -> str:
@@ -140,8 +139,8 @@ def copies(*, sharing: int = 0) -> tuple[TrackedRequest, OpenServer, OpenServer]
         question = tuple(range(100 * number + 100, 100 * number + 110))
         holder.backend.shared.take(None, (*range(64), *question), 1.0)
     copy = server("copy", ttft_s=0.4, own_prefill_s=0.3)
-    holder = holder._replace(prediction=holder.prediction._replace(uncached_tokens=3))
-    return tracked, holder, copy._replace(prediction=copy.prediction._replace(uncached_tokens=90))
+    holder.prediction.uncached_tokens, copy.prediction.uncached_tokens = 3, 90
+    return tracked, holder, copy
 
 
 def test_a_prompt_stays_with_a_slower_holder_rather_than_be_copied() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from gateway.scheduling import events as ev
 from gateway.scheduling.decisions import Decision, Evict, RefusalReason
 from gateway.scheduling.model import (
@@ -176,7 +178,7 @@ def test_one_whose_progress_was_seen_is_not_given_up() -> None:
 
 def test_the_rest_of_a_broken_answer_is_not_given_up() -> None:
     checked = pool("a", slots=1)
-    checked.arrive(replace(make_request("rest", service="batch"), target=BASE))
+    checked.arrive(structs.replace(make_request("rest", service="batch"), target=BASE))
     assert arrive(checked, "c", "chat") == []
 
 

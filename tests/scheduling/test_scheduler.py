@@ -3,9 +3,8 @@
 CheckedScheduler makes sure after each event of these tests too that the contract holds.
 """
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.scheduling import events as ev
 from gateway.scheduling.decisions import Dispatch, RefusalReason

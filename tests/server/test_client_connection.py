@@ -325,6 +325,7 @@ async def send_for_ever(client: RawClient) -> None:
         await asyncio.sleep(0.002)
 
 
+@pytest.mark.interpreted
 async def test_who_goes_on_sending_after_the_answer_is_cut_off_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

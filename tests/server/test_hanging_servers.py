@@ -92,11 +92,12 @@ async def test_where_all_answers_stall_nobody_waits_longer_for_a_first_byte(
     kinds: set[FailureKind],
 ) -> None:
     async with Hanging(flows=flows) as server:
-        client = client_of(server, stall_s=0.03, first_byte_s=60.0, sweep_s=0.005)
+        stall_s = 0.25 if flows else 0.03  # a busy machine lets nothing flow for a while
+        client = client_of(server, stall_s=stall_s, first_byte_s=60.0, sweep_s=0.005)
         began = asyncio.create_task(one_exchange(client))
         await eventually(lambda: server.connections)
         waits = asyncio.create_task(one_exchange(client))
-        done, _ = await asyncio.wait([began, waits], timeout=0.5 if not flows else 0.1)
+        done, _ = await asyncio.wait([began, waits], timeout=0.4 if flows else 0.5)
         assert {_kind_of(task) for task in done} == kinds
         client.close()
         await asyncio.gather(began, waits, return_exceptions=True)

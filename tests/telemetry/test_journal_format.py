@@ -1,11 +1,11 @@
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.scheduling.decisions import Decision, Dispatch, Evict, RefusalReason, Reject
 from gateway.scheduling.events import (
