@@ -8,7 +8,7 @@ would not even fit there with no prefill pending, those that it would drive away
 prefilled, at most all; and then it waits for a moment without a prefill pending.
 """
 
-from math import exp
+from collections import deque
 from typing import Final
 
 from gateway.scheduling.backend_ledger import BackendLedger
@@ -18,7 +18,12 @@ from gateway.scheduling.model import ServiceName, is_critical
 from gateway.scheduling.prediction import Prediction
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_RATE_MEMORY_S: Final = 10.0
+_NEWEST: Final = 10
+"""Arrivals from which a rate is told: a burst is seen in a moment, and so is its end."""
+_FEWER_WITHIN_S: Final = 10.0
+"""Time that fewer than that, all there were so far, are believed to have taken at least."""
+_INSTANT_S: Final = 0.001
+"""Likewise if they are as many."""
 _FORGOTTEN_AFTER_S: Final = 60.0
 """A service without requests for so long needs no server kept ready."""
 _TOKENS_MEMORY: Final = 0.05
@@ -33,27 +38,26 @@ _TOLERATED: Final = 0.05
 class _Demand:
     """What is known of a Critical service's requests: bound, size, and rate of arrival."""
 
-    __slots__ = ("_at", "_weight", "prompt_tokens", "target", "ttft_bound_s")
+    __slots__ = ("_newest", "prompt_tokens", "target", "ttft_bound_s")
 
     def __init__(self, tracked: TrackedRequest) -> None:
         self.prompt_tokens = float(tracked.prompt_tokens)
-        self._weight = 0.0
-        self._at = tracked.arrived_at
+        self._newest: deque[float] = deque(maxlen=_NEWEST)
 
     def count(self, tracked: TrackedRequest) -> None:
-        now = tracked.arrived_at
         self.target = tracked.target
         self.ttft_bound_s = tracked.ttft_bound_s
         self.prompt_tokens += _TOKENS_MEMORY * (tracked.prompt_tokens - self.prompt_tokens)
-        self._weight = self._weight * exp((self._at - now) / _RATE_MEMORY_S) + 1.0
-        self._at = now
+        self._newest.append(tracked.arrived_at)
 
     def rate(self, now: float) -> float:
         """Requests per second."""
-        return self._weight * exp((self._at - now) / _RATE_MEMORY_S) / _RATE_MEMORY_S
+        newest = self._newest
+        least_s = _INSTANT_S if len(newest) == _NEWEST else _FEWER_WITHIN_S
+        return len(newest) / max(least_s, now - newest[0])
 
     def is_active(self, now: float) -> bool:
-        return now - self._at <= _FORGOTTEN_AFTER_S
+        return now - self._newest[-1] <= _FORGOTTEN_AFTER_S
 
 
 class CriticalHeadroom:

@@ -36,6 +36,14 @@ class Pool:
             tracked.ttft_bound_s = 10.0 if objective is None else objective.ttft_s or 10.0
             self.headroom.arrived(tracked)
 
+    def burst(self, arrivals: int) -> None:
+        """Let so many tight requests arrive in the half second before 0, and none before it."""
+        for number in range(arrivals):
+            at = -0.5 + 0.05 * number
+            tracked = make_tracked(service=TIGHT, arrived_at=at, prompt_tokens=400)
+            tracked.ttft_bound_s = 0.15
+            self.headroom.arrived(tracked)
+
     def run(self, backend: BackendState, *, tokens: int = 3000, decoding: bool = False) -> None:
         """Let a request run on a server: its prefill is pending, or it decodes."""
         running = make_tracked(f"{backend.id}-{len(backend.in_flight)}", prompt_tokens=tokens)
@@ -126,6 +134,22 @@ def test_rare_critical_requests_close_no_server() -> None:
     pool = Pool(1)
     pool.arrivals(0.1)
     assert pool.spares()
+
+
+def test_ten_arrivals_show_a_burst() -> None:
+    pool = Pool(1)
+    pool.burst(9)
+    assert pool.spares(tokens=2_500)
+    pool.burst(10)
+    assert not pool.spares(tokens=2_500)
+
+
+def test_a_burst_is_over_when_as_many_have_not_come_for_a_while() -> None:
+    pool = Pool(1)
+    pool.run(pool.servers[0], tokens=10, decoding=True)
+    pool.arrivals(10.0)
+    assert not pool.spares(tokens=2_500)
+    assert pool.spares(tokens=2_500, now=5.0)
 
 
 def test_who_has_waited_for_half_of_its_time_goes_anyway() -> None:
