@@ -5,15 +5,16 @@ llhttp takes RTSP (for AirPlay's sake) and ICE for it, and httptools does not te
 
 import re
 
-_OTHER_PROTOCOL = re.compile(rb"(?:RTSP|ICE)/[0-9]\.[0-9]\r\n")
+_VERSION = re.compile(rb" +(?:(HTTP)/|(?:RTSP|ICE)/[0-9]\.[0-9]\r\n)")
+"""What follows a target; llhttp takes any number of spaces."""
+_SPACES = re.compile(rb" {2,}")
 _HTTP = b"HTTP/"
 _HEAD_END = b"\r\n\r\n"
-_VERSION_BYTES = 10
 _USUAL_LINE_BYTES = 256
 _COMPARED_BYTES = 48
-"""Of the line before its version."""
-_KEPT_BYTES = 64
-"""Of earlier pieces: enough for that, and for the version."""
+"""Of a target."""
+_KEPT_BYTES = 96
+"""Of earlier pieces: enough for that, the method and the version."""
 
 
 class RequestLine:
@@ -42,7 +43,7 @@ class RequestLine:
     def goes_on(self, piece: memoryview) -> None:
         """The next bytes are of a head that began before."""
         earlier = self._all_come()
-        earlier = earlier[max(self._from, len(earlier) - _KEPT_BYTES) :]
+        earlier = _SPACES.sub(b" ", earlier[self._from :])[-_KEPT_BYTES:]
         self.may_begin_in(piece)
         self._earlier = earlier
 
@@ -59,18 +60,18 @@ class RequestLine:
         if self._is_http or not target:
             return False
         come = self._all_come()
-        line = (b"%b %b " % (method, target))[-_COMPARED_BYTES:]
-        at = come.find(line, self._from)
+        end = target if len(target) <= _COMPARED_BYTES else target[-_COMPARED_BYTES:]
+        at = come.find(end, self._from)
         while at >= 0:
-            at += len(line)
-            version = come[at : at + _VERSION_BYTES]
-            if version.startswith(_HTTP):
-                self._from = at
-                self._is_http = True
-                return False
-            if _OTHER_PROTOCOL.match(version):
-                return True
-            at = come.find(line, at)  # a body spoke of it
+            version = _VERSION.match(come, at + len(end))
+            # Of a long one the beginning is not looked at, nor what comes before it.
+            if version is not None and (
+                end is not target or come[self._from : at].rstrip(b" ").endswith(method)
+            ):
+                self._from = version.end()
+                self._is_http = version[1] is not None
+                return not self._is_http
+            at = come.find(end, at + 1)
         return False
 
     def ended(self) -> None:

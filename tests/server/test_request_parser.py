@@ -164,10 +164,12 @@ def test_a_head_that_is_refused_says_why(head: bytes, status: int, complaint: by
 @pytest.mark.parametrize("before", [b"", GET, POST, CHUNKED])
 @pytest.mark.parametrize("step", [1, 3, 7, 4_096])
 @pytest.mark.parametrize("target", [b"/", b"/" + b"a" * 300])
+@pytest.mark.parametrize("spaces", [1, 2, 100])
 def test_another_protocol_than_http_is_refused_wherever_its_request_is_cut(
-    target: bytes, step: int, before: bytes
+    spaces: int, target: bytes, step: int, before: bytes
 ) -> None:
-    data = before + b"POST %b RTSP/1.0\r\nHost: g\r\n\r\n" % target
+    line = (b" " * spaces).join([b"POST", target, b"RTSP/1.0"])
+    data = before + line + b"\r\nHost: g\r\n\r\n"
     with pytest.raises(MalformedRequest, match="505"):
         parsed(data, step=step)
 
