@@ -215,6 +215,7 @@ async def test_failures_with_a_success_between_them_do_not_add_up() -> None:
         assert watched.health == ["BackendJoined"]
 
 
+@pytest.mark.interpreted
 async def test_a_page_without_end_is_refused_and_takes_no_server_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -180,6 +180,7 @@ async def test_what_is_not_http_is_a_bad_request_in_the_usual_shape() -> None:
         assert await client.at_end()
 
 
+@pytest.mark.interpreted
 async def test_a_request_that_the_gateway_failed_is_found_in_its_log_by_its_id(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

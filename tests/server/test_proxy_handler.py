@@ -130,6 +130,7 @@ async def test_a_stream_whose_first_token_was_not_passed_on_yet_is_answered_with
         assert (record.outcome, record.status) == (Outcome.STREAM_ERROR, 502)
 
 
+@pytest.mark.interpreted
 async def test_a_bug_in_the_gateway_is_recorded_as_its_failure(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
