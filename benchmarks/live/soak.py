@@ -58,6 +58,7 @@ class _Sample(NamedTuple):
     resident: int
     descriptors: int
     in_flight: int
+    queued: int
 
 
 async def check_soak(plan: SoakPlan, folder: Path) -> list[Finding]:
@@ -99,7 +100,7 @@ async def _watch(
     samples: list[_Sample] = []
     ended = 0
     with (folder / "samples.csv").open("w", encoding="utf-8") as out:
-        out.write("seconds,resident_bytes,descriptors,in_flight,requests_per_100_s\n")
+        out.write("seconds,resident_bytes,descriptors,in_flight,queued,requests_per_100_s\n")
         while clock() - began_at < seconds:
             await asyncio.sleep(_SAMPLE_S)
             state = await site.state()
@@ -108,7 +109,13 @@ async def _watch(
             ended = load.tally.ended
             pace.observe(in_use=in_flight, ended=ended - before, seconds=now - looked_at)
             load.rate, looked_at = pace.rate, now
-            sample = _Sample(now - began_at, site.resident_bytes(), site.descriptors(), in_flight)
+            sample = _Sample(
+                now - began_at,
+                site.resident_bytes(),
+                site.descriptors(),
+                in_flight,
+                state["queued_requests"],
+            )
             samples.append(sample)
             out.write(",".join(f"{value:.0f}" for value in (*sample, 100 * pace.rate)) + "\n")
             out.flush()
@@ -135,7 +142,8 @@ def _flat_rows(plan: SoakPlan, samples: list[_Sample]) -> list[Finding]:
     early, late = _mean(memory[:half]), _mean(memory[half:])
     grown = late / early - 1
     spread = max(memory) / min(memory) - 1
-    files = [sample.descriptors - 2 * sample.in_flight for sample in judged]
+    # One to its client, and one to its server where it has one.
+    files = [sample.descriptors - 2 * sample.in_flight - sample.queued for sample in judged]
     files_grown = _mean(files[half:]) - _mean(files[:half])
     busy = _mean([sample.in_flight for sample in judged]) / plan.places
     least = plan.share - _SHARE_TOLERANCE

@@ -184,11 +184,10 @@ class BackendMonitor:
         self._deliver(BackendLeft(watch.backend_id, for_good))
 
     async def _watch_metrics(self, watch: "_Watch") -> None:
-        never = asyncio.Event()
         while True:
             if watch.joined:
                 await self._read_metrics(watch)
-            await self._pause(self._options.metrics_interval_s, never)
+            await asyncio.sleep(self._varied(self._options.metrics_interval_s))
 
     async def _read_metrics(self, watch: "_Watch") -> None:
         taken_at = self._clock()
@@ -211,12 +210,16 @@ class BackendMonitor:
             raise BackendFailure(FailureKind.TIMEOUT, f"{path} took too long") from None
 
     async def _pause(self, interval_s: float, wake: asyncio.Event) -> None:
-        """Wait for about `interval_s`, so that servers are not asked in step; or for `wake`."""
+        """Wait for about `interval_s`, or for `wake`."""
         try:
-            async with asyncio.timeout(interval_s * self._rng.uniform(0.9, 1.1)):
+            async with asyncio.timeout(self._varied(interval_s)):
                 await wake.wait()
         except TimeoutError:
             return
+
+    def _varied(self, interval_s: float) -> float:
+        """About `interval_s`, so that servers are not asked in step."""
+        return interval_s * self._rng.uniform(0.9, 1.1)
 
 
 class _Watch:
