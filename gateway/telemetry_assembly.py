@@ -81,6 +81,8 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
     background: list[Background] = [live.feed, LoopLag(lag.observe, clock=monotonic_clock)]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), ended=ended)
+        # Requests end until the last connection is closed, when nothing runs in the background.
+        files.callback(ended.settle)
         background.append(Periodic(ended.settle, interval_s=_LOG_DELAY_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
     tracing = _tracing(files)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.scheduling.events import ResponseProgressed
 from gateway.scheduling.model import BackendId, RequestId
 
-PROGRESS_INTERVAL_S = 0.25
+PROGRESS_INTERVAL_S: Final = 0.25
 """At most 4 reports a second, as the scheduler's contract says."""
 
 

@@ -242,7 +242,7 @@ class SchedulerDriver:
     def lease(self, request: InferenceRequest, owner: asyncio.Task[None] | None = None) -> Lease:
         """The only way to a place on a server: `async with driver.lease(request) as lease`.
 
-        `owner` is the task that will wait for the server, where the caller has it at hand.
+        `owner` is the task that will call `dispatch`, where the caller has it at hand.
         """
         return Lease(self, request, owner)
 

@@ -21,9 +21,9 @@ from gateway.scheduling.tracked_request import TrackedRequest
 _NEWEST: Final = 10
 """Arrivals from which a rate is told: a burst is seen in a moment, and so is its end."""
 _FEWER_WITHIN_S: Final = 10.0
-"""Time that fewer than that, all there were so far, are believed to have taken at least."""
+"""Shortest span that fewer than `_NEWEST` arrivals count for."""
 _INSTANT_S: Final = 0.001
-"""Likewise if they are as many."""
+"""Shortest span that `_NEWEST` arrivals count for."""
 _FORGOTTEN_AFTER_S: Final = 60.0
 """A service without requests for so long needs no server kept ready."""
 _TOKENS_MEMORY: Final = 0.05
@@ -48,7 +48,10 @@ class _Demand:
         self.target = tracked.target
         self.ttft_bound_s = tracked.ttft_bound_s
         self.prompt_tokens += _TOKENS_MEMORY * (tracked.prompt_tokens - self.prompt_tokens)
-        self._newest.append(tracked.arrived_at)
+        newest = self._newest
+        if newest and tracked.arrived_at - newest[-1] > _FORGOTTEN_AFTER_S:
+            newest.clear()  # they would thin out the burst that may begin now
+        newest.append(tracked.arrived_at)
 
     def rate(self, now: float) -> float:
         """Requests per second."""

@@ -244,14 +244,30 @@ class Turns:
     def _late_before(self, lane: Lane) -> list[TrackedRequest]:
         """Late heads that keep the servers they wait for from a lane of Non-Critical requests.
 
-        They do while other Critical ones still wait in time: Critical requests are then too many
-        even alone, and what a Non-Critical one got would be missed by one that is refused in the
-        end.
+        They do while other Critical ones that could use those servers still wait in time: there,
+        Critical requests are then too many even alone, and what a Non-Critical one got would be
+        missed by one that is refused in the end.
         """
         lanes = self._queue.lanes()
         if lane[0] != NON_CRITICAL or lanes[0][0] != ON_TIME:
             return []
-        return [head for each in lanes if each[0] == LATE for head in self._queue.heads(each)]
+        heads = self._queue.heads
+        in_time = {head.target for each in lanes if each[0] == ON_TIME for head in heads(each)}
+        return [
+            head
+            for each in lanes
+            if each[0] == LATE
+            for head in heads(each)
+            if head.target in in_time or self._shares_servers(head, in_time)
+        ]
+
+    def _shares_servers(self, head: TrackedRequest, targets: Iterable[str]) -> bool:
+        """Whether a server of the head's has another one of `targets`, too."""
+        return any(
+            backend.takes(target)
+            for backend in self._ledger.serving(head.target)
+            for target in targets
+        )
 
     def leaves_servers(self, tracked: TrackedRequest) -> bool:
         """Whether lanes behind may be kept off servers that the request leaves to others of its."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from hashlib import blake2b, sha256
 from hmac import compare_digest
+from typing import Final
 
 from gateway.runtime.clock import Clock
 from gateway.scheduling.model import ServiceName
@@ -18,7 +19,7 @@ from gateway.wire.credentials import KeyPolicy, api_key_of
 from gateway.wire.error_response import ProtocolError, protocol_answer
 from gateway.wire.http_headers import Headers
 
-_TAG_BYTES = 16
+_TAG_BYTES: Final = 16
 
 
 class ApiKey:

@@ -237,7 +237,7 @@ class Attempts:
                 0.0, progress.dispatched_at - facts.arrived_at - progress.queued_s
             )
         # To format a number with a point in it costs more than all the rest of the line.
-        milliseconds, microseconds = divmod(int(progress.overhead_s * 1e6), 1_000)
+        milliseconds, microseconds = divmod(int(progress.overhead_s * 1e6 + 0.5), 1_000)
         headers = b"%bx-gateway-overhead-ms: %d.%03d\r\n" % (
             facts.common_headers,
             milliseconds,

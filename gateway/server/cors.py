@@ -1,8 +1,10 @@
 """Cross-origin requests of browsers (Fetch standard, section 3.2); off unless origins are named."""
 
+from typing import Final
+
 from gateway.server.client_request import ClientRequest
 
-_PREFLIGHT = (
+_PREFLIGHT: Final = (
     b"access-control-allow-methods: GET, POST, OPTIONS\r\n"
     b"access-control-allow-headers: %b\r\n"
     b"access-control-max-age: 600\r\n"

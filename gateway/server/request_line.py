@@ -4,16 +4,17 @@ llhttp takes RTSP (for AirPlay's sake) and ICE for it, and httptools does not te
 """
 
 import re
+from typing import Final
 
-_VERSION = re.compile(rb" +(?:(HTTP)/|(?:RTSP|ICE)/[0-9]\.[0-9]\r\n)")
+_VERSION: Final = re.compile(rb" +(?:(HTTP)/|(?:RTSP|ICE)/[0-9]\.[0-9]\r\n)")
 """What follows a target; llhttp takes any number of spaces."""
-_SPACES = re.compile(rb" {2,}")
-_HTTP = b"HTTP/"
-_HEAD_END = b"\r\n\r\n"
-_USUAL_LINE_BYTES = 256
-_COMPARED_BYTES = 48
+_SPACES: Final = re.compile(rb" {2,}")
+_HTTP: Final = b"HTTP/"
+_HEAD_END: Final = b"\r\n\r\n"
+_USUAL_LINE_BYTES: Final = 256
+_COMPARED_BYTES: Final = 48
 """Of a target."""
-_KEPT_BYTES = 96
+_KEPT_BYTES: Final = 96
 """Of earlier pieces: enough for that, the method and the version."""
 
 

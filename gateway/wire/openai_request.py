@@ -77,13 +77,12 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
     prompts, prompt_tokens = (
         count_token_ids(prompt) if kind is RequestKind.COMPLETION else (1, None)
     )
-    seeds = (
-        kind.encode(),
-        bytes(fields.cache_salt),
+    tools, system, instructions = (
         bytes(fields.tools),
         bytes(fields.system),
         bytes(fields.instructions),
     )
+    seeds = (kind.encode(), bytes(fields.cache_salt), tools, system, instructions)
     prompt_bytes = text_bytes(prompt or body) if prompt_tokens is None else len(prompt)
     options = fields.stream_options
     return ParsedRequest(
@@ -96,7 +95,7 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
         generates=generates,
         max_tokens=_max_tokens(kind, fields),
         choices=_choices(kind, fields, prompts),
-        prompt_bytes=prompt_bytes + len(seeds[2]) + len(seeds[3]) + len(seeds[4]),
+        prompt_bytes=prompt_bytes + len(tools) + len(system) + len(instructions),
         prompt_tokens=prompt_tokens,
         prefix_blocks=hash_prefix(prompt, seeds=seeds) if generates else (),
     )

@@ -20,7 +20,7 @@ from gateway.wire.token_usage import read_usage
 MAX_EVENT_BYTES: Final = 1 << 20
 """Longer events are counted, but neither kept nor looked into."""
 _CR: Final = ord("\r")
-"""Of an int bytes know at once whether they hold it; bytes they try to take for one first."""
+"""As an int: `in` with bytes first tries to take them for one, and that fails by an exception."""
 _LAST_TYPES: Final = frozenset(
     {"response.completed", "response.incomplete", "message_stop", "transcript.text.done"},
 )

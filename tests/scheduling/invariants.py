@@ -83,7 +83,7 @@ def open_but_waiting(
         for head in heads
         for backend in scheduler._ledger.serving(head.target)
         if not backend.failed(head)
-        and not _is_kept(backend, head, heads)
+        and not _is_kept(scheduler, backend, head, heads)
         and (despite_shares or not _is_left_by_share(scheduler, backend, head, heads, now=now))
         and not _is_left(scheduler, backend, head, heads, now=now)
         and _is_open(scheduler, backend, head, now=now)
@@ -147,14 +147,35 @@ def _is_left_by_share(
     return scheduler._rules.order.goes_behind(head, now=now) and is_kept(backend, others)
 
 
-def _is_kept(backend: BackendState, head: TrackedRequest, heads: Sequence[TrackedRequest]) -> bool:
-    in_time = any(is_critical(other.service.priority) and not other.late for other in heads)
-    for_late = in_time and not is_critical(head.service.priority)
+def _is_kept(
+    scheduler: Scheduler,
+    backend: BackendState,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+) -> bool:
     return any(
         other is not head
-        and (other.overtaken > 0 or (other.late and for_late))
+        and (other.overtaken > 0 or _is_late_before(scheduler, other, head, heads))
         and is_kept(backend, [other])
         for other in heads
+    )
+
+
+def _is_late_before(
+    scheduler: Scheduler,
+    other: TrackedRequest,
+    head: TrackedRequest,
+    heads: Sequence[TrackedRequest],
+) -> bool:
+    """Whether a late one keeps its servers from Non-Critical ones, for others there are in time."""
+    if not other.late or is_critical(head.service.priority):
+        return False
+    used = set(scheduler._ledger.serving(other.target))
+    return any(
+        is_critical(each.service.priority)
+        and not each.late
+        and used.intersection(scheduler._ledger.serving(each.target))
+        for each in heads
     )
 
 
@@ -194,7 +215,7 @@ def assert_in_order(
             head
             for head in heads
             if _goes_before(head, served)
-            and not _is_kept(_server_of(scheduler, dispatch), head, heads)
+            and not _is_kept(scheduler, _server_of(scheduler, dispatch), head, heads)
             and _was_open(scheduler, undone, head, shared=shared, now=now)
         ]
         assert not entitled, f"{served} went before {entitled}"

@@ -36,10 +36,10 @@ class Pool:
             tracked.ttft_bound_s = 10.0 if objective is None else objective.ttft_s or 10.0
             self.headroom.arrived(tracked)
 
-    def burst(self, arrivals: int) -> None:
-        """Let so many tight requests arrive in the half second before 0, and none before it."""
+    def burst(self, arrivals: int, *, before: float = 0.0) -> None:
+        """Let so many tight requests arrive in half a second that ends so many seconds before 0."""
         for number in range(arrivals):
-            at = -0.5 + 0.05 * number
+            at = -0.5 - before + 0.05 * number
             tracked = make_tracked(service=TIGHT, arrived_at=at, prompt_tokens=400)
             tracked.ttft_bound_s = 0.15
             self.headroom.arrived(tracked)
@@ -142,6 +142,13 @@ def test_ten_arrivals_show_a_burst() -> None:
     assert pool.spares(tokens=2_500)
     pool.burst(10)
     assert not pool.spares(tokens=2_500)
+
+
+def test_arrivals_of_long_ago_do_not_thin_out_a_burst() -> None:
+    pool = Pool(1)
+    pool.burst(1, before=90.0)
+    pool.burst(9)
+    assert not pool.spares(tokens=4_000)
 
 
 def test_a_burst_is_over_when_as_many_have_not_come_for_a_while() -> None:

@@ -16,9 +16,10 @@ from gateway.scheduling.model import (
     BackendLoad,
     LatencyObjective,
     RequestId,
+    ServedModel,
     TokenUsage,
 )
-from gateway.scheduling.policy import FairnessDimension
+from gateway.scheduling.policy import FairnessDimension, PickerKind
 from tests.builders import make_policy, make_request, make_service
 from tests.scheduling.checked_scheduler import CheckedScheduler
 from tests.scheduling.scheduler_scenes import dispatched, refused, scheduler_of
@@ -93,6 +94,25 @@ def test_non_critical_ones_go_where_late_ones_do_not_fit_once_nobody_waits_in_ti
     checked = with_late_and_in_time()
     checked.cancel("in-time")
     assert dispatched(checked.arrive(make_request("n", service="batch")))
+
+
+def test_late_ones_keep_no_server_that_nobody_in_time_could_use() -> None:
+    services = [
+        make_service("chat-x", priority=CRITICAL, objective=SECOND, targets=(("x", 1.0),)),
+        make_service("chat-y", priority=CRITICAL, objective=SECOND, targets=(("y", 1.0),)),
+        make_service("batch-y", targets=(("y", 1.0),)),
+    ]
+    policy = make_policy(*services, slots=2, picker=PickerKind.LEAST_OUTSTANDING)
+    checked = CheckedScheduler(policy)
+    for name, model in (("a", "x"), ("b", "y")):
+        checked.feed(ev.BackendJoined(BackendId(name), (ServedModel(model),)))
+    for name in ("x1", "x2"):
+        checked.arrive(make_request(name, service="chat-x"))
+    checked.arrive(make_request("y1", service="chat-y"))
+    checked.arrive(make_request("late", service="chat-y", choices=2))
+    checked.pass_deadline()
+    assert checked.arrive(make_request("in-time", service="chat-x")) == []
+    assert dispatched(checked.arrive(make_request("n", service="batch-y"))) == [("n", "b")]
 
 
 # -- impossible -------------------------------------------------------------------------------
