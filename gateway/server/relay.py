@@ -17,6 +17,7 @@ from gateway.wire.answer_scanner import JsonAnswerScanner
 from gateway.wire.error_response import blames_request, stream_error_event
 from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
+from gateway.wire.stream_continuation import ResumedStream
 from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
 
 _MAX_HELD_BYTES: Final = 262_144
@@ -47,7 +48,7 @@ class ResponsePlan(NamedTuple):
         hides_usage: take the chunk with the usage out again, because the client did not ask.
         stream_change: a stream that breaks can be continued by another server: it passes through
             this, and is not ended when it breaks.
-        resumes: the client has the beginning of the answer already.
+        rest: that very change, where the client has the beginning of the answer already.
     """
 
     request_id: str
@@ -57,7 +58,7 @@ class ResponsePlan(NamedTuple):
     expects_finish: bool = False
     hides_usage: bool = False
     stream_change: BodyChange | None = None
-    resumes: bool = False
+    rest: ResumedStream | None = None
 
     def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
         """Make what the body must pass through; errors pass untouched."""
@@ -102,12 +103,14 @@ class Relay:
     @property
     def held(self) -> bool:
         """Whether a whole response waits for `release`, and the client has seen nothing of it."""
-        return self._held is not None and self._ended and not self._plan.resumes
+        return self._held is not None and self._ended and self._plan.rest is None
 
     @property
     def unseen(self) -> bool:
         """Whether the client has seen nothing and the scheduler no token: it may be retried."""
-        begun = self._channel.started and not self._plan.resumes
+        rest = self._plan.rest
+        # The scanner sees whole events; of the rest the client gets an event with its line.
+        begun = self._channel.started if rest is None else rest.told
         return not begun and self.first_token_at is None
 
     @property
@@ -128,7 +131,10 @@ class Relay:
         assert self._head is not None
         stream = self._stream
         code = self._head.status
-        if self._plan.resumes and (self._discards or (stream is not None and stream.error)):
+        rest = self._plan.rest
+        if rest is not None and (
+            self._discards or rest.gave_up or (stream is not None and stream.error)
+        ):
             return FailureKind.STREAM_ERROR
         if stream is not None and code < 400:
             if stream.error is None:
@@ -171,7 +177,8 @@ class Relay:
         elif content_type.startswith(b"application/json"):
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
-        self._discards = self._plan.resumes and (self._stream is None or head.status >= 400)
+        resumes = self._plan.rest is not None
+        self._discards = resumes and (self._stream is None or head.status >= 400)
         self._may_go_on = self._plan.stream_change in self._changes
         self._flow = flow
         self._channel.feed_from(flow)

@@ -209,11 +209,14 @@ class AnswerSoFar:
         """
         if event.choices:
             choice = event.choices[0]
+            finished = self.finished
             said = self._said(choice, choice.text)
             if not choice.text and choice.finish_reason is None:
                 return b""
             ids = self._not_told(said) if self.tells_ids else ()
             if self.tells_ids and self.obstacle is not None:
+                # The client does not get it, so it is not the end either.
+                self.finished = finished
                 return None
             return self._events.text(choice.text, choice.finish_reason, choice.stop_reason, ids)
         if isinstance(event.usage, dict):

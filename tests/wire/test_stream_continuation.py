@@ -444,6 +444,23 @@ def test_what_a_later_server_says_in_an_unknown_form_is_not_passed_on() -> None:
     assert answer.obstacle == "an event of an unknown form"
 
 
+def test_an_event_that_cannot_be_passed_on_does_not_end_the_answer() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5, return_token_ids=True)
+    rest = ResumedStream(answer)
+    assert rest.feed(b'data: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n') == b""
+    assert (rest.gave_up, rest.told) == (True, False)
+    answer.broke()
+    assert answer.ending(100) is None
+
+
+def test_a_stream_has_told_something_as_soon_as_a_line_has_passed() -> None:
+    rest = ResumedStream(broken_after(("a", [1]), max_tokens=5))
+    assert rest.feed(b'data: {"choices":[{"text":"b","token_ids":[2]}]}') == b""
+    assert not rest.told
+    assert text_of(rest.feed(b"\n"), chat=True) == "b"
+    assert (rest.gave_up, rest.told) == (False, True)
+
+
 def test_nothing_is_known_of_a_stream_that_broke_before_its_first_event() -> None:
     answer = AnswerSoFar(chat=True, body=members())
     assert answer.usage.prompt_tokens is None
