@@ -5,9 +5,10 @@ import secrets
 import sys
 from contextlib import ExitStack
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
 from random import Random
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -118,11 +119,20 @@ def _tracing(files: ExitStack) -> "RequestTracing | None":
     return tracing
 
 
-def _request_log(path: Path, files: ExitStack) -> IO[bytes]:
+def _request_log(path: Path, files: ExitStack) -> FileIO:
     """The file that lines are appended to; `-` is standard output."""
     if str(path) == "-":
-        return sys.stdout.buffer
-    return files.enter_context(path.open("ab"))
+        return FileIO(sys.stdout.fileno(), "w", closefd=False)
+    log = FileIO(path, "a")
+    files.callback(_close, log)
+    return log
+
+
+def _close(log: FileIO) -> None:
+    try:
+        log.close()
+    except OSError as error:
+        _LOG.error("the request log was not closed: %s", error)
 
 
 class _Traced:
