@@ -239,6 +239,16 @@ class Relay:
         stream = self._stream
         return stream is not None and stream.error is None and not stream.done
 
+    @property
+    def _holds_first_token(self) -> bool:
+        """Whether a first token has come that is held back, and the client knows of nothing.
+
+        The scheduler has it, so that no retry can follow: the answer has begun, and another server
+        goes on if this one breaks.
+        """
+        begun = self.first_token_at is not None and self._may_go_on
+        return begun and not self._channel.started
+
     def _take_held(self) -> bytes:
         held, self._held = self._held, None
         return b"".join(held or ())
@@ -248,7 +258,7 @@ class Relay:
             data = change.feed(data) + (change.flush() if last else b"")
         if last and (self._may_go_on or self._is_cut_short) and self.failure is not None:
             last = False
-        if not (data or last):
+        if not (data or last) and not self._holds_first_token:
             return
         if not self._channel.started:
             self._open(extra_headers)

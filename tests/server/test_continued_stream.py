@@ -272,6 +272,7 @@ async def test_an_answer_that_lacks_only_its_end_needs_no_other_server() -> None
         body = await stream(rig, body=chat(model="kept", stream=True, max_tokens=2))
     assert text_of(body) == "ab"
     assert b'"finish_reason":"length"' in body
+    assert b'"base"' not in body
     assert body.endswith(b"data: [DONE]\n\n")
     assert len(script.asked) == 1
     assert rig.records.all[0].outcome is Outcome.OK
@@ -354,6 +355,23 @@ async def test_a_break_behind_the_line_with_the_finish_asks_for_no_more() -> Non
     assert text_of(body) == "abc"
     assert body.endswith(b"data: [DONE]\n\n")
     assert len(script.asked) == 2
+    assert rig.records.all[0].outcome is Outcome.OK
+
+
+async def test_an_answer_whose_first_token_has_no_text_yet_is_continued() -> None:
+    first = {"index": 0, "text": "", "token_ids": [1], "prompt_token_ids": [7, 8]}
+    script, running = rig_of(HEAD + framed({"choices": [first]}), REST)
+    async with running as rig, rig.client() as client:
+        rig.join(MODELS)
+        asked = {"model": "kept", "prompt": "x", "stream": True, "return_token_ids": True}
+        client.post("/v1/completions", json.dumps(asked).encode())
+        response = await client.response()
+    assert response.status == 200
+    events = [json.loads(e[6:]) for e in response.body.split(b"\n\n") if e.startswith(b"data: {")]
+    choices = [choice for event in events for choice in event["choices"]]
+    assert [choice["text"] for choice in choices] == ["c", "d"]
+    assert [choice["prompt_token_ids"] for choice in choices] == [[7, 8], None]
+    assert script.asked[1][1]["prompt"] == [7, 8]
     assert rig.records.all[0].outcome is Outcome.OK
 
 

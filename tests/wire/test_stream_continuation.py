@@ -461,6 +461,32 @@ def test_a_stream_has_told_something_as_soon_as_a_line_has_passed() -> None:
     assert (rest.gave_up, rest.told) == (False, True)
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_prompt_ids_that_the_client_has_not_come_with_the_rest(
+    chat: bool,  # noqa: FBT001
+) -> None:
+    answer = AnswerSoFar(chat=chat, body=members(max_tokens=5, return_token_ids=True))
+    first = b'{"choices":[{"text":"","token_ids":[1],"prompt_token_ids":[7,8]}]}'
+    assert ObservedStream(answer).feed(b"data: %b\n\n" % first) == b""
+    answer.broke()
+    rest = b'data: {"choices":[{"text":"a","token_ids":[1]}]}\n\n'
+    got = events(ResumedStream(answer).feed(rest * 2))
+    prompts = [
+        e.get("prompt_token_ids") if chat else e["choices"][0]["prompt_token_ids"] for e in got
+    ]
+    assert prompts == [[7, 8], None]
+
+
+def test_events_made_here_name_the_model_that_the_client_asked_for() -> None:
+    answer = AnswerSoFar(chat=True, body=members(model="kept \u00e9", max_tokens=1))
+    choice = b'{"delta":{"content":"a"},"token_ids":[1]}'
+    said = b'{"model":"base","prompt_token_ids":[7],"choices":[%b]}' % choice
+    ObservedStream(answer).feed(b"data: %b\n\n" % said)
+    answer.broke()
+    (ended, _) = events(answer.ending(100) or b"")
+    assert ended["model"] == "kept \u00e9"
+
+
 def test_nothing_is_known_of_a_stream_that_broke_before_its_first_event() -> None:
     answer = AnswerSoFar(chat=True, body=members())
     assert answer.usage.prompt_tokens is None
