@@ -5,9 +5,10 @@ import secrets
 import sys
 from contextlib import ExitStack
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
 from random import Random
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -81,6 +82,8 @@ def build_telemetry(settings: Settings, pools: PoolDirectory, files: ExitStack) 
     background: list[Background] = [live.feed, LoopLag(lag.observe, clock=monotonic_clock)]
     if settings.request_log is not None:
         log = RequestLog(_request_log(settings.request_log, files), ended=ended)
+        # Requests end until the last connection is closed, when nothing runs in the background.
+        files.callback(ended.settle)
         background.append(Periodic(ended.settle, interval_s=_LOG_DELAY_S))
         registry.register(LostLinesCollector({"request_log": lambda: log.lost_lines}))
     tracing = _tracing(files)
@@ -116,11 +119,20 @@ def _tracing(files: ExitStack) -> "RequestTracing | None":
     return tracing
 
 
-def _request_log(path: Path, files: ExitStack) -> IO[bytes]:
+def _request_log(path: Path, files: ExitStack) -> FileIO:
     """The file that lines are appended to; `-` is standard output."""
     if str(path) == "-":
-        return sys.stdout.buffer
-    return files.enter_context(path.open("ab"))
+        return FileIO(sys.stdout.fileno(), "w", closefd=False)
+    log = FileIO(path, "a")
+    files.callback(_close, log)
+    return log
+
+
+def _close(log: FileIO) -> None:
+    try:
+        log.close()
+    except OSError as error:
+        _LOG.error("the request log was not closed: %s", error)
 
 
 class _Traced:

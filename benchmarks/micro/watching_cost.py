@@ -103,7 +103,7 @@ def main() -> None:
     def make() -> None:
         records[:] = [each.record(status=200, now=1000.4567) for each in progresses]
 
-    with tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryFile(buffering=0) as out:
         each_alone = [EndedRequests(wall_clock=wall_clock) for _ in range(4)]
         RequestMetrics(services=[_CHAT], ended=each_alone[1])
         RecentRequests(ended=each_alone[2])

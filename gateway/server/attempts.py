@@ -11,9 +11,10 @@ from gateway.scheduling.model import BackendId
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
-from gateway.server.relay import Relay, ResponsePlan
+from gateway.server.relay import Relay
 from gateway.server.request_forwarding import ForwardedRequest
 from gateway.server.request_progress import RequestProgress
+from gateway.server.response_plan import ResponsePlan
 from gateway.telemetry.request_record import Outcome, outcome_of_refusal
 from gateway.wire.error_response import (
     ErrorAnswer,
@@ -21,6 +22,7 @@ from gateway.wire.error_response import (
     refusal_answer,
     stream_error_event,
 )
+from gateway.wire.stream_continuation import ResumedStream
 
 _ENDED_BY_US: Final = frozenset({RefusalReason.DEADLINE, RefusalReason.PREEMPTED})
 """Of a request that is stopped: that the client had left is not why."""
@@ -254,6 +256,7 @@ class Attempts:
                     dispatch.forecast.tpot_s * 1e3,
                 )
             )
+        change = self._forwarded.stream_change()
         plan = ResponsePlan(
             request_id=progress.request_id,
             sent_model=dispatch.model,
@@ -261,7 +264,7 @@ class Attempts:
             extra_headers=headers,
             expects_finish=facts.expects_finish,
             hides_usage=self._forwarded.hides_usage,
-            stream_change=self._forwarded.stream_change(),
-            resumes=self._forwarded.resumes,
+            stream_change=change,
+            rest=change if isinstance(change, ResumedStream) else None,
         )
         return Relay(channel=self._channel, lease=self._lease, plan=plan)

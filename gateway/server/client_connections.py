@@ -144,16 +144,17 @@ class ClientConnections:
     def admit(self, connection: Connection, address: str) -> CutReason | None:
         """Take a new connection; return why not, if not."""
         limits = self.limits
-        from_there = self._by_address.get(address, 0)
+        by_address = self._by_address
         if limits.connections_per_client is not None and (
-            from_there >= limits.connections_per_client
+            by_address.get(address, 0) >= limits.connections_per_client
         ):
             return self._counted(CutReason.PER_CLIENT)
         if len(self._open) >= limits.connections and not self._make_room():
             return self._counted(CutReason.ALL_BUSY)
         self._open[connection] = address
         self.none_open.clear()
-        self._by_address[address] = from_there + 1
+        # Those that made room may have been of this address.
+        by_address[address] = by_address.get(address, 0) + 1
         self._idle.begin(connection)
         return None
 

@@ -5,7 +5,7 @@ client's transport: no task, queue, timer or parsing beyond the scanner's marks 
 """
 
 import math
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from gateway.runtime.scheduler_driver import Lease
 from gateway.scheduling.decisions import RefusalReason
@@ -13,66 +13,14 @@ from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import TokenUsage
 from gateway.server.backend_connection import ReadFlow, ResponseHead
 from gateway.server.client_channel import ClientChannel
+from gateway.server.response_plan import BodyChange, ResponsePlan
 from gateway.wire.answer_scanner import JsonAnswerScanner
 from gateway.wire.error_response import blames_request, stream_error_event
 from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
-from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
 
 _MAX_HELD_BYTES: Final = 262_144
 _OVERLOADED: Final = 503
-
-
-class BodyChange(Protocol):
-    """A body passes through it, piece by piece."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, return those that are ready."""
-        ...
-
-    def flush(self) -> bytes:
-        """Return what is still held when the body has ended."""
-        ...
-
-
-class ResponsePlan(NamedTuple):
-    """What to do to the response of one attempt.
-
-    Attributes:
-        request_id: sent as X-Request-Id.
-        extra_headers: complete lines for the head.
-        expects_finish: a stream of this request is whole only if an answer said why it ended.
-        sent_model, shown_model: the model's name as sent to the server, and as the client knows
-            it; the answer names the latter.
-        hides_usage: take the chunk with the usage out again, because the client did not ask.
-        stream_change: a stream that breaks can be continued by another server: it passes through
-            this, and is not ended when it breaks.
-        resumes: the client has the beginning of the answer already.
-    """
-
-    request_id: str
-    sent_model: str
-    shown_model: str
-    extra_headers: bytes = b""
-    expects_finish: bool = False
-    hides_usage: bool = False
-    stream_change: BodyChange | None = None
-    resumes: bool = False
-
-    def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
-        """Make what the body must pass through; errors pass untouched."""
-        changes: list[BodyChange] = []
-        if head.status >= 400:
-            return changes
-        if self.stream_change is not None and event_stream:
-            changes.append(self.stream_change)
-        if self.hides_usage and event_stream:
-            changes.append(UsageChunkFilter())
-        if self.sent_model != self.shown_model:
-            changes.append(
-                ModelNameRewriter(self.sent_model, self.shown_model, streamed=event_stream)
-            )
-        return changes
 
 
 class Relay:
@@ -102,12 +50,14 @@ class Relay:
     @property
     def held(self) -> bool:
         """Whether a whole response waits for `release`, and the client has seen nothing of it."""
-        return self._held is not None and self._ended and not self._plan.resumes
+        return self._held is not None and self._ended and self._plan.rest is None
 
     @property
     def unseen(self) -> bool:
         """Whether the client has seen nothing and the scheduler no token: it may be retried."""
-        begun = self._channel.started and not self._plan.resumes
+        rest = self._plan.rest
+        # The scanner sees whole events; of the rest the client gets an event with its line.
+        begun = self._channel.started if rest is None else rest.told
         return not begun and self.first_token_at is None
 
     @property
@@ -128,7 +78,10 @@ class Relay:
         assert self._head is not None
         stream = self._stream
         code = self._head.status
-        if self._plan.resumes and (self._discards or (stream is not None and stream.error)):
+        rest = self._plan.rest
+        if rest is not None and (
+            self._discards or rest.gave_up or (stream is not None and stream.error)
+        ):
             return FailureKind.STREAM_ERROR
         if stream is not None and code < 400:
             if stream.error is None:
@@ -171,7 +124,8 @@ class Relay:
         elif content_type.startswith(b"application/json"):
             self._answer = JsonAnswerScanner()
             self._changes = self._plan.changes(head, event_stream=False)
-        self._discards = self._plan.resumes and (self._stream is None or head.status >= 400)
+        resumes = self._plan.rest is not None
+        self._discards = resumes and (self._stream is None or head.status >= 400)
         self._may_go_on = self._plan.stream_change in self._changes
         self._flow = flow
         self._channel.feed_from(flow)
@@ -232,6 +186,16 @@ class Relay:
         stream = self._stream
         return stream is not None and stream.error is None and not stream.done
 
+    @property
+    def _holds_first_token(self) -> bool:
+        """Whether a first token has come that is held back, and the client knows of nothing.
+
+        The scheduler has it, so that no retry can follow: the answer has begun, and another server
+        goes on if this one breaks.
+        """
+        begun = self.first_token_at is not None and self._may_go_on
+        return begun and not self._channel.started
+
     def _take_held(self) -> bytes:
         held, self._held = self._held, None
         return b"".join(held or ())
@@ -241,7 +205,7 @@ class Relay:
             data = change.feed(data) + (change.flush() if last else b"")
         if last and (self._may_go_on or self._is_cut_short) and self.failure is not None:
             last = False
-        if not (data or last):
+        if not (data or last) and not self._holds_first_token:
             return
         if not self._channel.started:
             self._open(extra_headers)

@@ -5,6 +5,7 @@ theirs would be bounded by nothing but time.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Sequence
@@ -23,17 +24,19 @@ _WITHOUT_FILES_S = 0.5
 class Handshake:
     """Holds a place until its connection takes it over."""
 
-    __slots__ = ("_shaking", "has_asked", "idle", "task")
+    __slots__ = ("_shaking", "begun", "has_asked", "idle", "task")
 
     def __init__(self) -> None:
         """Nothing has come, and nothing is being handled."""
         self.idle = True
         self.has_asked = False
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
+        """Whether its socket is the event loop's to close."""
         self._shaking: asyncio.Task[None] | None = None
 
-    def begun(self, shaking: asyncio.Task[None]) -> None:
-        """It is going on in this task."""
+    def goes_on_in(self, shaking: asyncio.Task[None] | None) -> None:
+        """The task of it; None when that is over."""
         self._shaking = shaking
 
     def cut(self, reason: CutReason) -> None:  # noqa: ARG002 - there is no way to tell it yet
@@ -66,16 +69,28 @@ class TlsListener:
         self._retries: set[asyncio.TimerHandle] = set()
 
     async def open(self, host: str, port: int, *, backlog: int) -> None:
-        """Listen on every address of the host; OSError if one cannot be had."""
+        """Listen on every address of the host whose family the system knows.
+
+        Raises:
+            OSError: an address cannot be had, or all are of unknown families.
+        """
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         sockets: list[socket.socket] = []
+        unknown: OSError | None = None
         self.sockets = sockets
         try:
             for family, _, _, _, address in dict.fromkeys(found):
-                sockets.append(_listening(family, address, backlog))
+                try:
+                    sockets.append(_listening(family, address, backlog))
+                except OSError as error:
+                    if error.errno != errno.EAFNOSUPPORT:
+                        raise
+                    unknown = error
+            if unknown is not None and not sockets:
+                raise unknown
         except OSError:
             self.close()
             raise
@@ -127,13 +142,22 @@ class TlsListener:
                 return
             self._connections.counts[refused] -= 1  # it is counted when it is told so
         task = asyncio.get_running_loop().create_task(self._shake_hands(accepted, handshake))
-        handshake.begun(task)
+        handshake.goes_on_in(task)
         tasks = self._tasks if refused is None else self._refused
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+
+        def over(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            handshake.goes_on_in(None)
+            self._connections.closed(handshake)
+            if not handshake.begun:  # it was cut in the turn that it came in
+                accepted.close()
+
+        task.add_done_callback(over)
 
     async def _shake_hands(self, accepted: socket.socket, handshake: Handshake) -> None:
         connections = self._connections
+        handshake.begun = True
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: ClientConnection(self._handler, connections, handshake),
@@ -144,8 +168,6 @@ class TlsListener:
             )
         except OSError:
             connections.counts[CutReason.HANDSHAKE] += 1
-        finally:
-            connections.closed(handshake)
 
 
 def _listening(family: int, address: tuple[object, ...], backlog: int) -> socket.socket:

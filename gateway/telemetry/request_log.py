@@ -5,7 +5,7 @@ Not the logging module: that costs several times as much per line, and writes on
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import IO, Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -14,6 +14,15 @@ from gateway.telemetry.json_text import encode_json
 from gateway.telemetry.request_record import RequestRecord
 
 _COMMA: Final = ord(",")
+_LINE_END: Final = b"\n"
+
+
+class UnbufferedOutput(Protocol):
+    """Keeps nothing back, so that it is known what has been written: `io.RawIOBase`."""
+
+    def write(self, data: bytearray | memoryview, /) -> int | None:
+        """Write a beginning of the data; return its bytes, None if it would have to wait."""
+        ...
 
 
 class RequestLog:
@@ -23,7 +32,7 @@ class RequestLog:
     time that a pipe holds it, and that the processor's caches still have it.
     """
 
-    def __init__(self, out: IO[bytes], *, ended: EndedRequests) -> None:
+    def __init__(self, out: UnbufferedOutput, *, ended: EndedRequests) -> None:
         """Write what ends from now on to `out`, which stays the caller's."""
         self._out = out
         self._ended = ended
@@ -32,6 +41,7 @@ class RequestLog:
         self._date = b""
         self._millisecond = -1
         self._begin = b""
+        self._in_line = False
         self._lost_lines = 0
         ended.tell(self)
 
@@ -58,12 +68,31 @@ class RequestLog:
                 lines[brace_at:] = encode_json(record)
             # The record goes on with the object that the time began.
             lines[brace_at] = _COMMA
-            lines += b"\n"
+            lines += _LINE_END
+        if self._in_line:
+            lines[:0] = _LINE_END
+        written = self._written(lines)
+        if written < len(lines):
+            # A line of which only the end is missing is whole: the next ones begin with it.
+            whole = lines.count(_LINE_END, 0, written + 1) - self._in_line
+            self._lost_lines += len(records) - whole
+        if written:
+            self._in_line = not lines.endswith(_LINE_END, 0, written)
+
+    def _written(self, lines: bytearray) -> int:
+        """Write lines as far as that goes; return the bytes."""
+        written = 0
+        rest = memoryview(lines)
         try:
-            self._out.write(lines)
-            self._out.flush()
+            while rest:
+                size = self._out.write(rest)
+                if not size:
+                    break
+                written += size
+                rest = rest[size:]
         except (OSError, ValueError):  # ValueError: the output was closed
-            self._lost_lines += len(records)
+            pass
+        return written
 
     def _date_lines(self, millisecond: int) -> None:
         """Let lines begin with this time."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from gateway.wire.json_shapes import StreamEvent
 
@@ -11,17 +12,19 @@ DONE: Final = b"data: [DONE]\n\n"
 
 
 class AnswerEvents:
-    """Events with the id, the time and the model of one answer."""
+    """Events with the id and the time of one answer, and the model that the client asked for."""
 
-    def __init__(self, *, chat: bool, tells_ids: bool) -> None:
+    def __init__(self, *, chat: bool, tells_ids: bool, model: Raw) -> None:
         """Make events of nothing yet.
 
         Args:
             chat: the answer is one of /v1/chat/completions, else of /v1/completions.
             tells_ids: whether the client wants token ids.
+            model: as the client named it, in JSON; its server may know it by another name.
         """
         self._chat = chat
         self._tells_ids = tells_ids
+        self._model = model
         self._head: dict[str, Any] = {}
 
     def learn(self, event: StreamEvent) -> None:
@@ -32,28 +35,37 @@ class AnswerEvents:
                 "id": event.id,
                 "object": kind,
                 "created": event.created,
-                "model": event.model,
+                "model": self._model,
             }
 
     def text(
-        self, text: object, finish_reason: object, stop_reason: object, ids: Sequence[int]
+        self,
+        text: object,
+        finish_reason: object,
+        stop_reason: object,
+        *,
+        ids: Sequence[int] = (),
+        prompt_ids: Sequence[int] | None = None,
     ) -> bytes:
-        """An event with a piece of the answer and its token ids."""
+        """An event with a piece of the answer, its token ids and, for the first, the prompt's."""
         choice: dict[str, Any] = {"index": 0}
+        members: dict[str, Any] = {"choices": [choice]}
         if self._chat:
             choice |= {"delta": {"content": text}, "logprobs": None, "finish_reason": finish_reason}
             if finish_reason is not None:
                 choice["stop_reason"] = stop_reason
+            if prompt_ids is not None:
+                members["prompt_token_ids"] = prompt_ids
         else:
             choice |= {
                 "text": text,
                 "logprobs": None,
                 "finish_reason": finish_reason,
                 "stop_reason": stop_reason,
-                "prompt_token_ids": None,
+                "prompt_token_ids": prompt_ids,
             }
         choice["token_ids"] = ids if self._tells_ids else None
-        return self._event({"choices": [choice]})
+        return self._event(members)
 
     def usage(self, prompt_tokens: int, completion_tokens: int, fingerprint: object) -> bytes:
         """The event with the usage of the whole answer."""

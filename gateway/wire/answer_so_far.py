@@ -36,6 +36,7 @@ _SAMPLING: Final = (
     "frequency_penalty",
     "repetition_penalty",
     "stop_token_ids",
+    "include_stop_str_in_output",
     "ignore_eos",
     "logit_bias",
     "bad_words",
@@ -72,11 +73,12 @@ class AnswerSoFar:
         self.tells_ids = wants_token_ids(body)
         self._chat = chat
         self._body = body
-        self._events = AnswerEvents(chat=chat, tells_ids=self.tells_ids)
+        self._events = AnswerEvents(chat=chat, tells_ids=self.tells_ids, model=body["model"])
         self._max_tokens = _max_tokens(body, chat=chat)
         options = msgspec.json.decode(body.get("stream_options", _NULL))
         self._wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         self._prompt_ids: list[int] | None = None
+        self._prompt_told = False
         self._ids: list[int] = []
         self._unsaid: list[int] = []
         self._doubtful = 0
@@ -98,9 +100,13 @@ class AnswerSoFar:
         """A server left off: forget what it may have said without the client having seen it."""
         self.breaks += 1
         if not self.finished:
-            self._unsaid.clear()
+            self.forget_unsaid()
         if self._prompt_ids is None and self.obstacle is None:
             self.obstacle = "no token ids from the server"
+
+    def forget_unsaid(self) -> None:
+        """A server begins anew, and says the ids again that came without their text."""
+        self._unsaid.clear()
 
     def doubtful_tail(self) -> list[int] | None:
         """The last ids, if only their text tells whether the client has all of it."""
@@ -162,7 +168,7 @@ class AnswerSoFar:
             return None
         parts = [self.separator()]
         if not self.finished:
-            parts.append(self._events.text("", "length", None, ()))
+            parts.append(self._events.text("", "length", None))
         if self._wants_usage and not self._usage_told:
             parts.append(self._usage_event(len(self._ids), None))
         if not self._done:
@@ -172,8 +178,9 @@ class AnswerSoFar:
     # -- fed by the streams -----------------------------------------------------------------
 
     def note_line(self, line: bytes) -> None:
-        """Remember whether the client is in the middle of an event."""
+        """The client has this line: remember whether it is in the middle of an event."""
         self._between_events = not line.strip()
+        self._prompt_told = self._prompt_ids is not None
 
     def separator(self) -> bytes:
         """The empty line that ends an event whose server broke off right after it."""
@@ -209,13 +216,22 @@ class AnswerSoFar:
         """
         if event.choices:
             choice = event.choices[0]
+            finished = self.finished
             said = self._said(choice, choice.text)
             if not choice.text and choice.finish_reason is None:
                 return b""
             ids = self._not_told(said) if self.tells_ids else ()
             if self.tells_ids and self.obstacle is not None:
+                # The client does not get it, so it is not the end either.
+                self.finished = finished
                 return None
-            return self._events.text(choice.text, choice.finish_reason, choice.stop_reason, ids)
+            return self._events.text(
+                choice.text,
+                choice.finish_reason,
+                choice.stop_reason,
+                ids=ids,
+                prompt_ids=self._prompt_ids if self.tells_ids and not self._prompt_told else None,
+            )
         if isinstance(event.usage, dict):
             if not self._wants_usage or self._usage_told:
                 return b""

@@ -73,7 +73,6 @@ class StreamEvent(Struct):
 
     id: Any = None
     created: Any = None
-    model: Any = None
     choices: list[StreamChoice] | None = None
     usage: Any = None
     error: Any = None

@@ -86,14 +86,23 @@ class ObservedStream:
 
 
 class ResumedStream:
-    """A later server's stream passes through it, and comes out in the form of the first one's."""
+    """A later server's stream passes through it, and comes out in the form of the first one's.
+
+    Attributes:
+        told: whether the client got something of it.
+        gave_up: whether something came that does not go with what the client has, or an error.
+            What came after that was left out, too: the answer is not whole, whatever the server
+            says.
+    """
 
     def __init__(self, answer: AnswerSoFar) -> None:
         """Go on with `answer`."""
+        answer.forget_unsaid()
         self._answer = answer
         self._said_before = answer.said
         self._lines = WholeLines(self._line, MAX_HELD_BYTES)
-        self._broken = False
+        self.told = False
+        self.gave_up = False
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes of the stream -> those that are ready for the client."""
@@ -105,7 +114,7 @@ class ResumedStream:
         return b""
 
     def _line(self, line: bytes) -> bytes:
-        if self._broken or not line.startswith(b"data:"):
+        if self.gave_up or not line.startswith(b"data:"):
             return b""
         payload = line[5:].strip()
         if payload == b"[DONE]":
@@ -115,17 +124,18 @@ class ResumedStream:
             return self._as_event(b"data: [DONE]\n\n")
         event = _decoded(payload, self._answer)
         if event is None or event.error is not None:
-            self._broken = True
+            self.gave_up = True
             return b""
         translated = self._answer.translate(event, self._said_before)
         if translated is None:
-            self._broken = True
+            self.gave_up = True
             return b""
         return self._as_event(translated)
 
     def _as_event(self, text: bytes) -> bytes:
         if not text:
             return b""
+        self.told = True
         before = self._answer.separator()
         self._answer.note_line(b"\n")
         return before + text

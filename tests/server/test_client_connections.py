@@ -179,6 +179,20 @@ async def test_silent_connections_make_room_for_the_next_one() -> None:
             await each.__aexit__()
 
 
+async def test_connections_that_made_room_no_longer_count_for_their_address() -> None:
+    async with serving(connections=4, connections_per_client=5) as served:
+        silent = [served.client() for _ in range(5)]
+        for each in silent:
+            await each.__aenter__()
+        await eventually(lambda: served.cut == {CutReason.MADE_ROOM: 4})
+        await eventually(lambda: len(served.listener.connections) == 1)
+        assert served.listener.connections._by_address == {"127.0.0.1": 1}
+        for each in silent:
+            await each.__aexit__()
+        await eventually(lambda: len(served.listener.connections) == 0)
+        assert served.listener.connections._by_address == {}
+
+
 async def test_connections_that_never_asked_make_room_before_those_that_have() -> None:
     async with serving(connections=2) as served, served.client() as kept:
         kept.get("/")

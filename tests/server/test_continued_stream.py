@@ -35,13 +35,14 @@ def chunk(text: str, token: int, **fields: object) -> bytes:
     return framed(event | fields)
 
 
-def completion(text: str, token: int, finish: str | None = None) -> bytes:
-    choice = {"index": 0, "text": text, "finish_reason": finish, "token_ids": [token]}
-    return framed({"id": "two", "model": "base", "choices": [choice]})
+def completion(text: str, *tokens: int, finish: str | None = None, end: bytes = b"\n\n") -> bytes:
+    """An event with these token ids; a server without ids tells none."""
+    choice = {"index": 0, "text": text, "finish_reason": finish, "token_ids": tokens or None}
+    return framed({"id": "two", "model": "base", "choices": [choice]}, end=end)
 
 
-def framed(event: object) -> bytes:
-    data = b"data: %b\n\n" % (event if isinstance(event, bytes) else json.dumps(event).encode())
+def framed(event: object, *, end: bytes = b"\n\n") -> bytes:
+    data = b"data: %b" % (event if isinstance(event, bytes) else json.dumps(event).encode()) + end
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -63,7 +64,7 @@ class Script:
 
 
 BEGINNING = HEAD + chunk("a", 1, prompt_token_ids=[7, 8]) + chunk("b", 2)
-REST = HEAD + completion("c", 3) + completion("d", 4, "stop") + END
+REST = HEAD + completion("c", 3) + completion("d", 4, finish="stop") + END
 
 
 async def stream(rig: Rig, *headers: str, body: bytes | None = None) -> bytes:
@@ -271,6 +272,7 @@ async def test_an_answer_that_lacks_only_its_end_needs_no_other_server() -> None
         body = await stream(rig, body=chat(model="kept", stream=True, max_tokens=2))
     assert text_of(body) == "ab"
     assert b'"finish_reason":"length"' in body
+    assert b'"base"' not in body
     assert body.endswith(b"data: [DONE]\n\n")
     assert len(script.asked) == 1
     assert rig.records.all[0].outcome is Outcome.OK
@@ -293,6 +295,101 @@ async def test_services_with_it_off_are_not_asked_for_token_ids() -> None:
         body = await stream(rig)
     assert "return_token_ids" not in script.asked[0][1]
     assert b'"error"' in body
+
+
+@pytest.mark.parametrize(
+    ("wants_ids", "rest"),
+    [
+        (True, completion("c") + completion("d", finish="stop")),
+        (True, completion("c", finish="stop")),
+        (False, framed(b'{"choices": 5}') + completion("d", 4, finish="stop")),
+    ],
+)
+async def test_a_rest_that_cannot_be_passed_on_ends_with_an_error_event(
+    wants_ids: bool,  # noqa: FBT001
+    rest: bytes,
+) -> None:
+    _, running = rig_of(BEGINNING, HEAD + rest + END)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, return_token_ids=wants_ids))
+    assert text_of(body) == "ab"
+    assert b'"error":' in body
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert rig.records.all[0].outcome is Outcome.STREAM_ERROR
+
+
+async def test_other_ids_than_the_client_has_end_the_stream_with_an_error_event() -> None:
+    other = HEAD + completion("z", 77) + completion("d", 4, finish="stop") + END
+    _, running = rig_of(
+        BEGINNING + bundle("c", 3, 4), page(prompt="abc\ufffd"), page(prompt="abc"), other
+    )
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, return_token_ids=True))
+    assert text_of(body) == "abc"
+    assert b'"error":' in body
+    assert rig.records.all[0].outcome is Outcome.STREAM_ERROR
+
+
+@pytest.mark.parametrize("wants_ids", [True, False])
+async def test_a_break_behind_the_line_of_the_rests_first_event_repeats_nothing(
+    wants_ids: bool,  # noqa: FBT001
+) -> None:
+    cut = HEAD + completion("c", 3, end=b"\n")
+    script, running = rig_of(BEGINNING, cut, HEAD + completion("d", 4, finish="stop") + END)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig, body=chat(model="kept", stream=True, return_token_ids=wants_ids))
+    assert text_of(body) == "abcd"
+    assert script.asked[2][1]["prompt"] == [7, 8, 1, 2, 3]
+    assert rig.records.all[0].completion_tokens == 4
+
+
+async def test_a_break_behind_the_line_with_the_finish_asks_for_no_more() -> None:
+    cut = HEAD + completion("c", 3, finish="stop", end=b"\n")
+    script, running = rig_of(BEGINNING, cut, REST)
+    async with running as rig:
+        rig.join(MODELS)
+        body = await stream(rig)
+    assert text_of(body) == "abc"
+    assert body.endswith(b"data: [DONE]\n\n")
+    assert len(script.asked) == 2
+    assert rig.records.all[0].outcome is Outcome.OK
+
+
+async def test_an_answer_whose_first_token_has_no_text_yet_is_continued() -> None:
+    first = {"index": 0, "text": "", "token_ids": [1], "prompt_token_ids": [7, 8]}
+    script, running = rig_of(HEAD + framed({"choices": [first]}), REST)
+    async with running as rig, rig.client() as client:
+        rig.join(MODELS)
+        asked = {"model": "kept", "prompt": "x", "stream": True, "return_token_ids": True}
+        client.post("/v1/completions", json.dumps(asked).encode())
+        response = await client.response()
+    assert response.status == 200
+    events = [json.loads(e[6:]) for e in response.body.split(b"\n\n") if e.startswith(b"data: {")]
+    choices = [choice for event in events for choice in event["choices"]]
+    assert [choice["text"] for choice in choices] == ["c", "d"]
+    assert [choice["prompt_token_ids"] for choice in choices] == [[7, 8], None]
+    assert script.asked[1][1]["prompt"] == [7, 8]
+    assert rig.records.all[0].outcome is Outcome.OK
+
+
+async def test_what_a_retried_attempt_had_said_is_not_part_of_the_prompt() -> None:
+    def first(name: str, end: bytes) -> bytes:
+        choice = {"index": 0, "text": "", "token_ids": [1], "prompt_token_ids": [7, 8]}
+        return HEAD + framed({"id": name, "choices": [choice]}, end=end)
+
+    unseen, broken = first("unseen", b"\n"), first("one", b"\n\n") + completion("b", 2)
+    script, running = rig_of(unseen, broken, REST, servers=3)
+    async with running as rig, rig.client() as client:
+        rig.join(MODELS)
+        asked = {"model": "kept", "prompt": "x", "stream": True, "return_token_ids": True}
+        client.post("/v1/completions", json.dumps(asked | {"max_tokens": 9}).encode())
+        body = (await client.response()).body
+    assert (script.asked[2][1]["prompt"], script.asked[2][1]["max_tokens"]) == ([7, 8, 1, 2], 7)
+    assert b"unseen" not in body
+    assert rig.records.all[0].completion_tokens == 4
 
 
 async def test_a_client_that_waits_for_the_rest_in_vain_is_told_so() -> None:

@@ -1,6 +1,8 @@
 """TLS handshakes take places among the connections, and end."""
 
 import asyncio
+import errno
+import gc
 import resource
 import socket
 from collections.abc import AsyncIterator
@@ -133,6 +135,25 @@ async def test_what_is_no_handshake_is_closed_and_counted() -> None:
         assert served.counted == {CutReason.HANDSHAKE: 1}
 
 
+async def test_handshakes_that_are_cut_in_the_turn_they_came_in_are_closed() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(connections=2) as served:
+        gc.disable()  # it closes sockets that were forgotten
+        try:
+            address = "127.0.0.1", served.listener.port
+            clients = [socket.create_connection(address) for _ in range(6)]
+            for each in clients:
+                each.settimeout(0.0)
+            for each in clients[:4]:
+                assert await asyncio.wait_for(loop.sock_recv(each, 1), 5) == b""
+        finally:
+            gc.enable()
+        assert served.counted == {CutReason.MADE_ROOM: 4}
+        assert served.taken == 2
+        for each in clients:
+            each.close()
+
+
 async def test_closing_ends_handshakes_with_and_without_a_place() -> None:
     async with serving(connections_per_client=1) as served:
         idlers = [await served.silent() for _ in range(2)]
@@ -175,3 +196,36 @@ async def test_an_address_that_is_taken_is_an_error() -> None:
         options = ListenOptions(tls=server_context(), port=served.listener.port)
         with pytest.raises(OSError, match="in use"):
             await Listener(served._answer, options).open()
+
+
+def listener_without(monkeypatch: pytest.MonkeyPatch, *unknown: socket.AddressFamily) -> Listener:
+    """A listener on every address, where the system does not know some families."""
+    listening = tls_listener._listening
+
+    def listen(
+        family: socket.AddressFamily, address: tuple[object, ...], backlog: int
+    ) -> socket.socket:
+        if family in unknown:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return listening(family, address, backlog)
+
+    monkeypatch.setattr(tls_listener, "_listening", listen)
+    options = ListenOptions(host="", tls=server_context())
+    return Listener(Served(ConnectionLimits())._answer, options)
+
+
+async def test_addresses_of_families_that_the_system_does_not_know_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = listener_without(monkeypatch, socket.AF_INET6)
+    await listener.open()
+    assert listener.port
+    await listener.close()
+
+
+async def test_a_host_whose_addresses_are_all_left_out_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    listener = listener_without(monkeypatch, socket.AF_INET6, socket.AF_INET)
+    with pytest.raises(OSError, match="not supported"):
+        await listener.open()

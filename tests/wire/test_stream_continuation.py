@@ -444,6 +444,64 @@ def test_what_a_later_server_says_in_an_unknown_form_is_not_passed_on() -> None:
     assert answer.obstacle == "an event of an unknown form"
 
 
+def test_an_event_that_cannot_be_passed_on_does_not_end_the_answer() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5, return_token_ids=True)
+    rest = ResumedStream(answer)
+    assert rest.feed(b'data: {"choices":[{"text":"b","finish_reason":"stop"}]}\n\n') == b""
+    assert (rest.gave_up, rest.told) == (True, False)
+    answer.broke()
+    assert answer.ending(100) is None
+
+
+def test_a_stream_has_told_something_as_soon_as_a_line_has_passed() -> None:
+    rest = ResumedStream(broken_after(("a", [1]), max_tokens=5))
+    assert rest.feed(b'data: {"choices":[{"text":"b","token_ids":[2]}]}') == b""
+    assert not rest.told
+    assert text_of(rest.feed(b"\n"), chat=True) == "b"
+    assert (rest.gave_up, rest.told) == (False, True)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_prompt_ids_that_the_client_has_not_come_with_the_rest(
+    chat: bool,  # noqa: FBT001
+) -> None:
+    answer = AnswerSoFar(chat=chat, body=members(max_tokens=5, return_token_ids=True))
+    first = b'{"choices":[{"text":"","token_ids":[1],"prompt_token_ids":[7,8]}]}'
+    assert ObservedStream(answer).feed(b"data: %b\n\n" % first) == b""
+    answer.broke()
+    rest = b'data: {"choices":[{"text":"a","token_ids":[1]}]}\n\n'
+    got = events(ResumedStream(answer).feed(rest * 2))
+    prompts = [
+        e.get("prompt_token_ids") if chat else e["choices"][0]["prompt_token_ids"] for e in got
+    ]
+    assert prompts == [[7, 8], None]
+
+
+def test_events_made_here_name_the_model_that_the_client_asked_for() -> None:
+    answer = AnswerSoFar(chat=True, body=members(model="kept \u00e9", max_tokens=1))
+    choice = b'{"delta":{"content":"a"},"token_ids":[1]}'
+    said = b'{"model":"base","prompt_token_ids":[7],"choices":[%b]}' % choice
+    ObservedStream(answer).feed(b"data: %b\n\n" % said)
+    answer.broke()
+    (ended, _) = events(answer.ending(100) or b"")
+    assert ended["model"] == "kept \u00e9"
+
+
+def test_ids_without_text_of_a_rest_that_is_asked_for_again_come_once() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5)
+    without_text = b'data: {"choices":[{"text":"","token_ids":[2]}]}\n'
+    assert ResumedStream(answer).feed(without_text) == b""
+    ResumedStream(answer).feed(without_text + b'data: {"choices":[{"text":"b","token_ids":[3]}]}\n')
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1, 2, 3]
+
+
+def test_the_stop_token_is_part_of_the_rest_where_it_is_of_the_whole() -> None:
+    answer = broken_after(("a", [1]), include_stop_str_in_output=True, stop_token_ids=[5])
+    request = request_of(answer)
+    assert (request["include_stop_str_in_output"], request["stop_token_ids"]) == (True, [5])
+
+
 def test_nothing_is_known_of_a_stream_that_broke_before_its_first_event() -> None:
     answer = AnswerSoFar(chat=True, body=members())
     assert answer.usage.prompt_tokens is None
@@ -489,6 +547,9 @@ def test_a_usage_without_counts_is_counted_from_the_ids() -> None:
         ({"logprobs": True}, "logprobs"),
         ({"n": 2}, "n"),
         ({"best_of": 2}, "best_of"),
+        ({"vllm_xargs": {"a": 1}}, "vllm_xargs"),
+        ({"logits_processors": ["x"]}, "logits_processors"),
+        ({"vllm_xargs": None, "logits_processors": []}, None),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"stream_options": {"continuous_usage_stats": True}}, "continuous_usage_stats"),
         (
