@@ -11,9 +11,10 @@ from gateway.scheduling.model import BackendId
 from gateway.server.backend_connection import BackendFailure
 from gateway.server.backend_directory import BackendDirectory
 from gateway.server.client_channel import ClientChannel
-from gateway.server.relay import Relay, ResponsePlan
+from gateway.server.relay import Relay
 from gateway.server.request_forwarding import ForwardedRequest
 from gateway.server.request_progress import RequestProgress
+from gateway.server.response_plan import ResponsePlan
 from gateway.telemetry.request_record import Outcome, outcome_of_refusal
 from gateway.wire.error_response import (
     ErrorAnswer,

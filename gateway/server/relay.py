@@ -5,7 +5,7 @@ client's transport: no task, queue, timer or parsing beyond the scanner's marks 
 """
 
 import math
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from gateway.runtime.scheduler_driver import Lease
 from gateway.scheduling.decisions import RefusalReason
@@ -13,67 +13,14 @@ from gateway.scheduling.events import FailureKind
 from gateway.scheduling.model import TokenUsage
 from gateway.server.backend_connection import ReadFlow, ResponseHead
 from gateway.server.client_channel import ClientChannel
+from gateway.server.response_plan import BodyChange, ResponsePlan
 from gateway.wire.answer_scanner import JsonAnswerScanner
 from gateway.wire.error_response import blames_request, stream_error_event
 from gateway.wire.http_headers import response_headers_to_client
 from gateway.wire.sse_scanner import SseScanner
-from gateway.wire.stream_continuation import ResumedStream
-from gateway.wire.stream_rewrite import ModelNameRewriter, UsageChunkFilter
 
 _MAX_HELD_BYTES: Final = 262_144
 _OVERLOADED: Final = 503
-
-
-class BodyChange(Protocol):
-    """A body passes through it, piece by piece."""
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes, return those that are ready."""
-        ...
-
-    def flush(self) -> bytes:
-        """Return what is still held when the body has ended."""
-        ...
-
-
-class ResponsePlan(NamedTuple):
-    """What to do to the response of one attempt.
-
-    Attributes:
-        request_id: sent as X-Request-Id.
-        extra_headers: complete lines for the head.
-        expects_finish: a stream of this request is whole only if an answer said why it ended.
-        sent_model, shown_model: the model's name as sent to the server, and as the client knows
-            it; the answer names the latter.
-        hides_usage: take the chunk with the usage out again, because the client did not ask.
-        stream_change: a stream that breaks can be continued by another server: it passes through
-            this, and is not ended when it breaks.
-        rest: that very change, where the client has the beginning of the answer already.
-    """
-
-    request_id: str
-    sent_model: str
-    shown_model: str
-    extra_headers: bytes = b""
-    expects_finish: bool = False
-    hides_usage: bool = False
-    stream_change: BodyChange | None = None
-    rest: ResumedStream | None = None
-
-    def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
-        """Make what the body must pass through; errors pass untouched."""
-        changes: list[BodyChange] = []
-        if head.status >= 400:
-            return changes
-        if self.stream_change is not None and event_stream:
-            changes.append(self.stream_change)
-        if self.hides_usage and event_stream:
-            changes.append(UsageChunkFilter())
-        if self.sent_model != self.shown_model:
-            changes.append(
-                ModelNameRewriter(self.sent_model, self.shown_model, streamed=event_stream)
-            )
-        return changes
 
 
 class Relay:

@@ -9,7 +9,7 @@ from gateway.server.options import PoolOptions
 from gateway.server.request_body import ReceivedBody
 from gateway.telemetry.trace_context import TRACEPARENT, TraceContext
 from gateway.wire.answer_so_far import AnswerSoFar
-from gateway.wire.continuation_obstacles import continuation_obstacle
+from gateway.wire.continuation_obstacles import Members, continuation_obstacle
 from gateway.wire.http_headers import request_headers_to_forward
 from gateway.wire.openai_request import members_of, parse_json_request, rewrite_body
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
@@ -66,8 +66,10 @@ class ForwardedRequest:
         self._options = options
         self.trace: TraceContext | None = None
         self._resumes = False
-        self.answer = self._answer_to_follow()
-        """What the client has of its streamed answer; None where nobody could go on with it."""
+        self._followed = self._members_to_follow()
+        self.answer: AnswerSoFar | None = None
+        """What the client has of its streamed answer, from the first attempt on; None where nobody
+        could go on with it."""
 
     @property
     def hides_usage(self) -> bool:
@@ -105,10 +107,16 @@ class ForwardedRequest:
         return self._parsed
 
     def stream_change(self) -> ObservedStream | ResumedStream | None:
-        """What the answer's stream must pass through, so that it can be continued."""
-        if self.answer is None:
+        """What the stream of the next attempt must pass through, so that it can be continued."""
+        if self._resumes:
+            assert self.answer is not None
+            return ResumedStream(self.answer)
+        if self._followed is None:
             return None
-        return ResumedStream(self.answer) if self._resumes else ObservedStream(self.answer)
+        # Of what an earlier attempt brought the client has seen nothing.
+        chat = self._parsed.kind is RequestKind.CHAT
+        self.answer = AnswerSoFar(chat=chat, body=self._followed)
+        return ObservedStream(self.answer)
 
     def to_server(self, model: str, authority: str) -> tuple[bytes, bytes]:
         """Return header lines and body for the server at `authority`, asked for `model`."""
@@ -121,7 +129,7 @@ class ForwardedRequest:
             priority=-self._service.priority if sends_priority and self._takes_priority else None,
             drop_priority=not options.trusts_priority,
             include_usage=self.hides_usage,
-            return_token_ids=self.answer is not None and not self._resumes,
+            return_token_ids=self._followed is not None and not self._resumes,
         )
         passed_on = changed is self._parsed.body
         body = self._body.received if passed_on else changed
@@ -140,7 +148,8 @@ class ForwardedRequest:
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body
 
-    def _answer_to_follow(self) -> AnswerSoFar | None:
+    def _members_to_follow(self) -> Members | None:
+        """The members of a request whose answer another server could go on with."""
         parsed = self._parsed
         if (
             self._service.name not in self._options.continue_streams
@@ -149,9 +158,7 @@ class ForwardedRequest:
         ):
             return None
         members = members_of(parsed)
-        if continuation_obstacle(members) is not None:
-            return None
-        return AnswerSoFar(chat=parsed.kind is RequestKind.CHAT, body=members)
+        return members if continuation_obstacle(members) is None else None
 
     @property
     def _takes_priority(self) -> bool:

@@ -36,6 +36,7 @@ _SAMPLING: Final = (
     "frequency_penalty",
     "repetition_penalty",
     "stop_token_ids",
+    "include_stop_str_in_output",
     "ignore_eos",
     "logit_bias",
     "bad_words",
@@ -99,9 +100,13 @@ class AnswerSoFar:
         """A server left off: forget what it may have said without the client having seen it."""
         self.breaks += 1
         if not self.finished:
-            self._unsaid.clear()
+            self.forget_unsaid()
         if self._prompt_ids is None and self.obstacle is None:
             self.obstacle = "no token ids from the server"
+
+    def forget_unsaid(self) -> None:
+        """A server begins anew, and says the ids again that came without their text."""
+        self._unsaid.clear()
 
     def doubtful_tail(self) -> list[int] | None:
         """The last ids, if only their text tells whether the client has all of it."""

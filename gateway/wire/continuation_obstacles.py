@@ -23,9 +23,12 @@ _OBSTACLES: Final = (
     "use_beam_search",
     "audio",
     "prompt_embeds",
+    "logits_processors",
+    "vllm_xargs",
 )
 """Fields whose meaning cannot be carried over, if they are set at all. With `stop` the engine holds
-back text that might become a stop string, of tokens it has told already."""
+back text that might become a stop string, of tokens it has told already. Processors of logits and
+plug-ins (the last two) may count from where the answer begins."""
 _UNSET: Final = frozenset({b"null", b"false", b"[]", b'""'})
 _POSSIBLE: Final = {
     "n": frozenset({b"1", b"null"}),

@@ -97,6 +97,7 @@ class ResumedStream:
 
     def __init__(self, answer: AnswerSoFar) -> None:
         """Go on with `answer`."""
+        answer.forget_unsaid()
         self._answer = answer
         self._said_before = answer.said
         self._lines = WholeLines(self._line, MAX_HELD_BYTES)

@@ -375,6 +375,23 @@ async def test_an_answer_whose_first_token_has_no_text_yet_is_continued() -> Non
     assert rig.records.all[0].outcome is Outcome.OK
 
 
+async def test_what_a_retried_attempt_had_said_is_not_part_of_the_prompt() -> None:
+    def first(name: str, end: bytes) -> bytes:
+        choice = {"index": 0, "text": "", "token_ids": [1], "prompt_token_ids": [7, 8]}
+        return HEAD + framed({"id": name, "choices": [choice]}, end=end)
+
+    unseen, broken = first("unseen", b"\n"), first("one", b"\n\n") + completion("b", 2)
+    script, running = rig_of(unseen, broken, REST, servers=3)
+    async with running as rig, rig.client() as client:
+        rig.join(MODELS)
+        asked = {"model": "kept", "prompt": "x", "stream": True, "return_token_ids": True}
+        client.post("/v1/completions", json.dumps(asked | {"max_tokens": 9}).encode())
+        body = (await client.response()).body
+    assert (script.asked[2][1]["prompt"], script.asked[2][1]["max_tokens"]) == ([7, 8, 1, 2], 7)
+    assert b"unseen" not in body
+    assert rig.records.all[0].completion_tokens == 4
+
+
 async def test_a_client_that_waits_for_the_rest_in_vain_is_told_so() -> None:
     """The only server leaves, and the queue's timeout passes."""
 

@@ -487,6 +487,21 @@ def test_events_made_here_name_the_model_that_the_client_asked_for() -> None:
     assert ended["model"] == "kept \u00e9"
 
 
+def test_ids_without_text_of_a_rest_that_is_asked_for_again_come_once() -> None:
+    answer = broken_after(("a", [1]), max_tokens=5)
+    without_text = b'data: {"choices":[{"text":"","token_ids":[2]}]}\n'
+    assert ResumedStream(answer).feed(without_text) == b""
+    ResumedStream(answer).feed(without_text + b'data: {"choices":[{"text":"b","token_ids":[3]}]}\n')
+    answer.broke()
+    assert request_of(answer)["prompt"] == [7, 8, 1, 2, 3]
+
+
+def test_the_stop_token_is_part_of_the_rest_where_it_is_of_the_whole() -> None:
+    answer = broken_after(("a", [1]), include_stop_str_in_output=True, stop_token_ids=[5])
+    request = request_of(answer)
+    assert (request["include_stop_str_in_output"], request["stop_token_ids"]) == (True, [5])
+
+
 def test_nothing_is_known_of_a_stream_that_broke_before_its_first_event() -> None:
     answer = AnswerSoFar(chat=True, body=members())
     assert answer.usage.prompt_tokens is None
@@ -532,6 +547,9 @@ def test_a_usage_without_counts_is_counted_from_the_ids() -> None:
         ({"logprobs": True}, "logprobs"),
         ({"n": 2}, "n"),
         ({"best_of": 2}, "best_of"),
+        ({"vllm_xargs": {"a": 1}}, "vllm_xargs"),
+        ({"logits_processors": ["x"]}, "logits_processors"),
+        ({"vllm_xargs": None, "logits_processors": []}, None),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"stream_options": {"continuous_usage_stats": True}}, "continuous_usage_stats"),
         (
