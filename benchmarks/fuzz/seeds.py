@@ -65,6 +65,15 @@ SEEDS: MappingProxyType[str, tuple[bytes, ...]] = MappingProxyType(
                 b"\4GET / HTTP/1.1\r\nHost: g\r\n\r\nGET / HTTP/1.1\r\nHost: g\r\n\r\n"
                 b"GET / RTSP/1.0\r\nHost: g\r\n\r\n"
             ),
+            (
+                b"\2POST /a HTTP/1.1\r\nHost: g\r\nContent-Length: 19\r\n\r\n"
+                b"GET / RTSP/1.0\r\n\r\nGET / HTTP/1.1\r\nHost: g\r\n\r\n"
+            ),
+            (
+                b"\6POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n"
+                b"13;e=1\r\nGET / HTTP/1.1\r\n\r\n\r\n1\r\na\r\n0\r\nX-T: t\r\n\r\n"
+                b"GET / RTSP/1.0\r\nHost: g\r\n\r\n"
+            ),
         ),
         "config": (
             b"backends: [http://a:1]\nport: 80\nqueue_timeout: 5s\nmax_body_size: 1MiB\n",

@@ -7,7 +7,7 @@ import httptools
 
 from gateway.server.client_request import ClientRequest, ClientSide
 from gateway.server.options import ConnectionLimits
-from gateway.server.request_line import RequestLine
+from gateway.server.request_line import RequestLine, may_end_chunks
 from gateway.wire.error_response import (
     ErrorAnswer,
     ProtocolError,
@@ -95,13 +95,13 @@ class RequestParser:
         """
         incoming = self.incoming
         received = 0 if incoming is None else incoming.body.received
+        rest = data
         if incoming is not None:
-            self._line.may_begin_in(data)
+            rest = self._rest_behind_chunks(incoming, data)
         elif self.in_head:
             self._line.goes_on(data)
         else:
             self._line.begins(data)
-        rest = data
         while rest:
             assert self._http is not None
             try:
@@ -110,7 +110,7 @@ class RequestParser:
                 self._refuse_upgrade()
                 rest = rest[upgrade.args[0] :]
             except httptools.HttpParserError as error:
-                raise self._fault or _malformed(f"Malformed request: {error}.") from error
+                raise self._unreadable(error) from error
             else:
                 break
         if self.in_head:
@@ -123,6 +123,35 @@ class RequestParser:
         else:
             fault = _malformed("There is more about the body's chunks than in them.")
             self._bound(_MAX_FRAMING_BYTES, len(data), fault)
+
+    def _rest_behind_chunks(self, incoming: ClientRequest, data: memoryview) -> memoryview:
+        """Feed what can only be chunks of the body; return the rest, at least a byte.
+
+        Only so is it known where a request line behind the body begins.
+        """
+        length = incoming.content_length
+        if length is not None:
+            self._line.comes_behind(length - incoming.body.received, data)
+            return data
+        assert self._http is not None
+        begin = 0
+        for end in may_end_chunks(data):
+            if end == len(data) or self.incoming is not incoming:
+                break
+            try:
+                self._http.feed_data(data[begin:end])
+            except httptools.HttpParserError as error:
+                raise self._unreadable(error) from error
+            begin = end
+        rest = data[begin:]
+        if self.incoming is incoming:
+            self._line.comes_behind(len(rest), rest)
+        else:
+            self._line.begins(rest)
+        return rest
+
+    def _unreadable(self, error: httptools.HttpParserError) -> MalformedRequest:
+        return self._fault or _malformed(f"Malformed request: {error}.")
 
     def _bound(self, limit: int, size: int, fault: MalformedRequest) -> None:
         """Count bytes that brought neither a head nor a body to its end."""
@@ -206,12 +235,12 @@ class RequestParser:
         method, version = http.get_method().decode(), http.get_http_version()
         if version not in ("1.1", "1.0") or self._line.names_other(http.get_method(), target):
             raise _not_spoken()
-        self._line.ended()
         if method == "CONNECT":
             raise BadRequest("CONNECT is for proxies of another kind.", status=405)
         if not target.startswith(b"/"):
             _check_target(target)
         framing = body_framing(headers, http_11=version == "1.1")
+        self._line.ended(framing)
         if http.should_upgrade():
             self._hidden_body = framing
         request = ClientRequest(

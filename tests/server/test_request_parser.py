@@ -2,9 +2,12 @@
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.server.backend_connection import ReadFlow
 from gateway.server.client_request import BodyBroken, ClientRequest
@@ -197,6 +200,50 @@ def test_another_protocol_is_refused_behind_a_body_that_speaks_of_it() -> None:
     first = b"POST /x HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     with pytest.raises(MalformedRequest, match="505"):
         parsed(first + b"POST /x RTSP/1.0\r\nHost: g\r\n\r\n")
+
+
+@st.composite
+def one_request(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """A request whose body speaks of requests, and whether it is of HTTP."""
+    is_http = draw(st.integers(0, 4)) > 0
+    line = b"POST /x %b/1.1\r\nHost: g\r\n" % (b"HTTP" if is_http else b"RTSP")
+    if draw(st.integers(0, 3)) == 0:
+        line += b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    spoken = st.sampled_from(
+        [b"POST /x RTSP/1.0\r\n", b"POST /x HTTP/1.1\r\n", b"\r\n", b"\n", b"\r", b"0", b" ", b"a"]
+    )
+    pieces = draw(st.lists(st.lists(spoken, min_size=1, max_size=6).map(b"".join), max_size=4))
+    if draw(st.booleans()):
+        body = b"".join(pieces)
+        return line + b"Content-Length: %d\r\n\r\n%b" % (len(body), body), is_http
+    extension, trailer = draw(st.sampled_from([(b"", b""), (b";a=b", b"X-T: t\r\n")]))
+    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in pieces]
+    body = b"".join((*chunks, b"0", extension, b"\r\n", trailer, b"\r\n"))
+    return line + b"Transfer-Encoding: chunked\r\n\r\n" + body, is_http
+
+
+@given(
+    told=st.lists(one_request(), min_size=1, max_size=4),
+    cuts=st.lists(st.integers(0, 600), max_size=8),
+    between=st.sampled_from([b"", b"\r\n"]),
+)
+@settings(max_examples=150)
+def test_only_request_lines_tell_the_protocol_however_requests_follow_each_other(
+    told: list[tuple[bytes, bool]], cuts: list[int], between: bytes
+) -> None:
+    data = between.join(request for request, _ in told)
+    requests: list[ClientRequest] = []
+    parser = Parser(requests)
+    places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    status = 0
+    try:
+        for start, stop in pairwise(places):
+            parser.take(data[start:stop])
+    except MalformedRequest as fault:
+        status = fault.answer.status
+    of_http = [is_http for _, is_http in told]
+    assert len(requests) == [*of_http, False].index(False)
+    assert status == (0 if all(of_http) else 505)
 
 
 @pytest.mark.parametrize("target", ["*", "http://gateway.example/v1/models?a", "/%00//"])
