@@ -1,5 +1,6 @@
 """Makes and wires what each pool of the live gateway consists of."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -23,6 +24,8 @@ from gateway.settings.schema import PoolSettings, Settings
 from gateway.settings.tls import server_side_context
 from gateway.telemetry.health_log import log_health_change
 from gateway.telemetry.journal import JournalWriter
+
+_LOG = logging.getLogger("gateway")
 
 
 def build_pools(settings: Settings, seed: int, files: ExitStack) -> list[ServedPool]:
@@ -101,4 +104,13 @@ def _journals(
 
 
 def _opened(path: Path, files: ExitStack) -> IO[bytes]:
-    return files.enter_context(path.open("wb", buffering=1 << 16))
+    journal = path.open("wb", buffering=1 << 16)
+    files.callback(_close, journal)
+    return journal
+
+
+def _close(journal: IO[bytes]) -> None:
+    try:
+        journal.close()
+    except OSError as error:
+        _LOG.error("the end of the journal %s is lost: %s", journal.name, error)

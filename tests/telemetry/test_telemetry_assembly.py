@@ -1,4 +1,4 @@
-"""The request log as it is wired: where its lines go, and when."""
+"""Request log and journal as they are wired: where their lines go, and when."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.pool_assembly import build_pools
 from gateway.server.routes import PoolDirectory
 from gateway.settings.schema import Settings
 from gateway.telemetry_assembly import Telemetry, build_telemetry
@@ -43,6 +44,15 @@ def test_a_full_disk_under_the_log_fails_nothing_even_at_the_end() -> None:
         watching.observer.request_ended(make_record())
         assert lost(watching) == 1
         watching.observer.request_ended(make_record())
+
+
+def test_a_full_disk_under_the_journal_is_told_in_the_log_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = Settings(backends="http://127.0.0.1:1", journal=Path("/dev/full"))
+    with ExitStack() as files:
+        build_pools(settings, 1, files)
+    assert "the end of the journal /dev/full is lost" in caplog.text
 
 
 def test_nothing_is_left_in_standard_output_that_could_fail_at_the_end(
