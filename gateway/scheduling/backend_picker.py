@@ -23,16 +23,26 @@ class Candidate(NamedTuple):
     reason: str
 
 
-class Choice(NamedTuple):
+class Choice:
     """The server picked, and what it was compared with: open servers and the cost of each.
 
     `adapter` is the one that the request needs there, or None.
     """
 
-    server: OpenServer
-    servers: Sequence[OpenServer]
-    costs: Sequence[float]
-    adapter: str | None
+    __slots__ = ("adapter", "costs", "server", "servers")
+
+    def __init__(
+        self,
+        server: OpenServer,
+        servers: Sequence[OpenServer],
+        costs: Sequence[float],
+        adapter: str | None,
+    ) -> None:
+        """Take them."""
+        self.server = server
+        self.servers = servers
+        self.costs = costs
+        self.adapter = adapter
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -103,5 +113,14 @@ def lowest(
     limit = min(costs)
     limit += tolerance * abs(limit)
     best = [number for number, cost in enumerate(costs) if cost <= limit]
-    chosen = servers[best[0] if len(best) == 1 else best[rng.randrange(len(best))]]
+    chosen = servers[best[0] if len(best) == 1 else best[_below(len(best), rng)]]
     return Choice(chosen, servers, costs, chosen.backend.adapter_of(tracked.target))
+
+
+def _below(count: int, rng: Random) -> int:
+    """One of so many numbers: `randrange`, which costs as much as a forecast for a server."""
+    bits = count.bit_length()
+    drawn = rng.getrandbits(bits)
+    while drawn >= count:
+        drawn = rng.getrandbits(bits)
+    return drawn
