@@ -134,11 +134,8 @@ class SseScanner:
         if len(event) > self._max_event_bytes:
             self.events += 1
             return
-        if event == b"data: [DONE]":
-            self.done = True
-            return
         one_line = event.startswith(b"data: {") and b"\n" not in event
-        payload = event[6:] if one_line else _data_of(event)
+        payload = event[6:] if one_line or event == b"data: [DONE]" else _data_of(event)
         if not payload:
             return
         if payload == b"[DONE]":
