@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from gateway.server.entrance import Entrance
 from gateway.server.front_end import FrontEnd
 from gateway.server.openapi import ApiDescription
 from gateway.server.proxy_handler import ProxyHandler
+from gateway.server.request_ids import RequestIds
 from gateway.server.routes import PoolDirectory
 from gateway.settings.schema import Settings
 from gateway.telemetry.control_collector import ControlCollector, SourceFigures
@@ -65,7 +65,7 @@ def build_gateway(
         pools=directory,
         options=front_end_options(settings),
         clock=monotonic_clock,
-        new_id=_id_source(),
+        new_id=RequestIds(secrets.token_hex(6)).new,
         observer=telemetry.observer,
         entrance=entrance,
     )
@@ -170,10 +170,3 @@ def _reload_files(settings: Settings) -> tuple[Path, ...]:
         return ()
     named = (settings.file, settings.api_keys_file, settings.tls_certificate, settings.tls_key)
     return tuple(path for path in named if path is not None)
-
-
-def _id_source() -> Callable[[], str]:
-    """Ids that no other request of this process, and hardly one of another, has had."""
-    prefix = secrets.token_hex(6)
-    numbers = count(1)
-    return lambda: f"{prefix}-{next(numbers):x}"

@@ -1,5 +1,6 @@
 """Which of the open servers gets the request."""
 
+from array import array
 from collections.abc import Sequence
 from random import Random
 from typing import Final, NamedTuple, Protocol
@@ -23,35 +24,62 @@ class Candidate(NamedTuple):
     reason: str
 
 
-class Choice(NamedTuple):
+class Choice:
     """The server picked, and what it was compared with: open servers and the cost of each.
 
     `adapter` is the one that the request needs there, or None.
     """
 
-    server: OpenServer
-    servers: Sequence[OpenServer]
-    costs: Sequence[float]
-    adapter: str | None
+    __slots__ = ("adapter", "costs", "server", "servers")
+
+    def __init__(
+        self,
+        server: OpenServer,
+        servers: Sequence[OpenServer],
+        costs: Sequence[float],
+        adapter: str | None,
+    ) -> None:
+        """Take them."""
+        self.server = server
+        self.servers = servers
+        self.costs = costs
+        self.adapter = adapter
+
+    @property
+    def figures(self) -> Sequence[float]:
+        """Of each server, one after the other: cost, TTFT, TPOT, and 1 if an adapter is to load.
+
+        As one block of memory: of every request it is kept for a while, and what is freed when
+        nobody has touched it for long costs by the object.
+        """
+        figures: list[float] = []
+        for server, cost in zip(self.servers, self.costs, strict=True):
+            prediction = server.prediction
+            figures.append(cost)
+            figures.append(prediction.ttft_s)
+            figures.append(prediction.tpot_s)
+            figures.append(1.0 if prediction.cold_adapter else 0.0)
+        return array("d", figures)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The comparison as a table, made when somebody asks."""
-        return tuple(
-            Candidate(
-                server.backend.id,
-                cost,
-                server.prediction.ttft_s,
-                server.prediction.tpot_s,
-                self._reason(cold=server.prediction.cold_adapter),
-            )
-            for server, cost in zip(self.servers, self.costs, strict=True)
-        )
+        """The comparison as a table."""
+        backends = [server.backend for server in self.servers]
+        return table_of(backends, self.figures, self.adapter)
 
-    def _reason(self, *, cold: bool) -> str:
-        if self.adapter is None:
-            return "base model"
-        return "adapter to load" if cold else "adapter resident"
+
+def table_of(
+    backends: Sequence[BackendState], figures: Sequence[float], adapter: str | None
+) -> tuple[Candidate, ...]:
+    """The table of a comparison; `figures` as in Choice."""
+    rows = []
+    for number, backend in enumerate(backends):
+        cost, ttft_s, tpot_s, cold = figures[4 * number : 4 * number + 4]
+        reason = "adapter to load" if cold else "adapter resident"
+        rows.append(
+            Candidate(backend.id, cost, ttft_s, tpot_s, reason if adapter else "base model")
+        )
+    return tuple(rows)
 
 
 class BackendPicker(Protocol):
@@ -103,5 +131,14 @@ def lowest(
     limit = min(costs)
     limit += tolerance * abs(limit)
     best = [number for number, cost in enumerate(costs) if cost <= limit]
-    chosen = servers[best[0] if len(best) == 1 else best[rng.randrange(len(best))]]
+    chosen = servers[best[0] if len(best) == 1 else best[_below(len(best), rng)]]
     return Choice(chosen, servers, costs, chosen.backend.adapter_of(tracked.target))
+
+
+def _below(count: int, rng: Random) -> int:
+    """One of so many numbers: `randrange`, which costs as much as a forecast for a server."""
+    bits = count.bit_length()
+    drawn = rng.getrandbits(bits)
+    while drawn >= count:
+        drawn = rng.getrandbits(bits)
+    return drawn

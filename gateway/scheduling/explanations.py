@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
-from gateway.scheduling.backend_picker import Choice
+from gateway.scheduling.backend_picker import Choice, table_of
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import ClosedReason
 from gateway.scheduling.model import BackendId, RequestId
@@ -26,10 +26,11 @@ class _Dispatched:
         "arrived_at",
         "attempt",
         "backend_id",
-        "choice",
         "closed",
+        "compared",
         "decided_at",
         "expected_output_tokens",
+        "figures",
         "prompt_tokens",
         "service",
         "serving",
@@ -57,7 +58,8 @@ class _Dispatched:
         self.expected_output_tokens = tracked.expected_output_tokens
         self.backend_id = tracked.backend_id
         self.told = tracked.told
-        self.choice = choice
+        self.compared = [server.backend for server in choice.servers]
+        self.figures = choice.figures
         self.serving = serving
         self.closed = closed
 
@@ -92,8 +94,7 @@ class Explanations:
         kept = self._entries.get(request_id)
         if kept is None:
             return None
-        candidates = kept.choice.candidates
-        compared = {candidate.backend_id for candidate in candidates}
+        compared = {backend.id for backend in kept.compared}
         return Explanation(
             request_id=request_id,
             decided_at=kept.decided_at,
@@ -106,7 +107,7 @@ class Explanations:
             expected_output_tokens=kept.expected_output_tokens,
             chosen=kept.backend_id,
             forecast=kept.told,
-            candidates=candidates,
+            candidates=table_of(kept.compared, kept.figures, kept.adapter),
             closed=tuple(
                 ClosedServer(b.id, kept.closed.get(b.id, ClosedReason.NOT_COMPARED))
                 for b in kept.serving

@@ -5,22 +5,6 @@ streams marks the end of a step; between chunks the model's own step times carry
 A request that is dispatched during a step joins the next one.
 """
 
-from typing import NamedTuple
-
-
-class PrefillForecast(NamedTuple):
-    """What stands between now and a request's first token.
-
-    Attributes:
-        elapsed_s: time that the step under way has taken already.
-        steps: engine steps to end, the one under way included.
-        tokens: prefill tokens in those steps.
-    """
-
-    elapsed_s: float
-    steps: int
-    tokens: int
-
 
 class PrefillQueue:
     """The step under way on one server, and the prefill that waits.
@@ -94,8 +78,13 @@ class PrefillQueue:
 
     def ahead_of(
         self, own_tokens: int, now: float, base_s: float, per_token_s: float, room: int
-    ) -> PrefillForecast:
-        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`."""
+    ) -> tuple[float, int, int]:
+        """What a request of `own_tokens` would wait for if it reached a busy engine at `now`.
+
+        Returns:
+            Seconds that the step under way has taken already, steps that have to end, that one
+            included, and the prefill tokens in them.
+        """
         in_step = self.in_step
         behind = 0
         if in_step > room:
@@ -106,4 +95,4 @@ class PrefillQueue:
             # The step has outrun its forecast: a prefill is about to end, decoding just goes on.
             elapsed_s = step_s - 0.1 * base_s if in_step else elapsed_s % base_s
         rest = behind + self.after + own_tokens
-        return tuple.__new__(PrefillForecast, (elapsed_s, 1 - (-rest // room), in_step + rest))
+        return elapsed_s, 1 - (-rest // room), in_step + rest

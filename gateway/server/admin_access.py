@@ -64,7 +64,7 @@ class AdminAccess:
                 return None
             detail = "Without admin_api_key, ask for localhost or its address."
             return protocol_answer(ProtocolError.FORBIDDEN, detail=detail)
-        shown = api_key_of(request.raw_headers) or password_of(request.raw_headers)
+        shown = api_key_of(request.headers) or password_of(request.headers)
         if shown is not None and compare_digest(sha256(shown).digest(), self._digest):
             return None
         answer = protocol_answer(ProtocolError.UNAUTHORIZED, detail="It is admin_api_key.")

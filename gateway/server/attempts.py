@@ -1,7 +1,7 @@
 """Puts one admitted request to servers until one has answered, or nobody will."""
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.runtime.clock import Clock
 from gateway.runtime.scheduler_driver import Lease, NotAdmitted
@@ -30,7 +30,7 @@ _AFTER_FAILURES_S: Final = 1.0
 """When to try again where servers failed: how long the queue is has nothing to do with that."""
 
 
-class RequestFacts(NamedTuple):
+class RequestFacts:
     """What the attempts need to know of the request.
 
     Attributes:
@@ -44,14 +44,51 @@ class RequestFacts(NamedTuple):
         deadline_at: when it has to be over, or None.
     """
 
-    progress: RequestProgress
-    target: bytes
-    model: str
-    expects_finish: bool
-    arrived_at: float
-    common_headers: bytes
-    debug_headers: bool
-    deadline_at: float | None = None
+    __slots__ = (
+        "arrived_at",
+        "common_headers",
+        "deadline_at",
+        "debug_headers",
+        "expects_finish",
+        "model",
+        "progress",
+        "target",
+    )
+
+    def __init__(  # noqa: PLR0913 - one a request, and no named tuple: compiled, that costs more
+        self,
+        *,
+        progress: RequestProgress,
+        target: bytes,
+        model: str,
+        expects_finish: bool,
+        arrived_at: float,
+        common_headers: bytes,
+        debug_headers: bool,
+        deadline_at: float | None,
+    ) -> None:
+        """Take them."""
+        self.progress = progress
+        self.target = target
+        self.model = model
+        self.expects_finish = expects_finish
+        self.arrived_at = arrived_at
+        self.common_headers = common_headers
+        self.debug_headers = debug_headers
+        self.deadline_at = deadline_at
+
+    def for_rest(self, target: bytes) -> "RequestFacts":
+        """The same of the request for the rest of an answer."""
+        return RequestFacts(
+            progress=self.progress,
+            target=target,
+            model=self.model,
+            expects_finish=True,
+            arrived_at=self.arrived_at,
+            common_headers=self.common_headers,
+            debug_headers=self.debug_headers,
+            deadline_at=self.deadline_at,
+        )
 
 
 class Attempts:

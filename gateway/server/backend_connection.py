@@ -5,7 +5,7 @@ before the response has ended.
 """
 
 import asyncio
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -35,12 +35,16 @@ class ReaderGaveUp(Exception):  # noqa: N818 (it is the client's doing)
     """The sink has held the server back for longer than it may."""
 
 
-class ResponseHead(NamedTuple):
-    """Status line and headers of a final (not 1xx) response, names as received."""
+class ResponseHead:
+    """Status line and headers of a final (not 1xx) response, names in lower case."""
 
-    status: int
-    reason: bytes
-    headers: list[tuple[bytes, bytes]]
+    __slots__ = ("headers", "reason", "status")
+
+    def __init__(self, status: int, reason: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Take them."""
+        self.status = status
+        self.reason = reason
+        self.headers = headers
 
 
 class ReadFlow(Protocol):
@@ -254,7 +258,7 @@ class BackendConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note one header; trailers, which come after the head, are dropped."""
         if self._head is None:
-            self._headers.append((name, value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Note the head of a final response."""
@@ -302,7 +306,7 @@ def _is_framed(status: int, headers: list[tuple[bytes, bytes]]) -> bool:
     if status in (204, 304):
         return True
     for name, value in headers:
-        match name.lower():
+        match name:
             case b"content-length":
                 return True
             case b"transfer-encoding" if value.lower().endswith(b"chunked"):

@@ -110,7 +110,7 @@ class ClientRequest:
         connection: that it came on.
         method: in upper case.
         target: as received: in origin form, in absolute form or `*`.
-        raw_headers: in the order in which they came, names as received.
+        headers: in the order in which they came, names in lower case.
         http_11: whether the client speaks HTTP/1.1, and not an older version.
         keep_alive: whether the client lets the connection stay open.
         content_length: as announced; None where the body comes in chunks, or there is none.
@@ -124,10 +124,10 @@ class ClientRequest:
         "body",
         "connection",
         "content_length",
+        "headers",
         "http_11",
         "keep_alive",
         "method",
-        "raw_headers",
         "request_id",
         "target",
     )
@@ -137,7 +137,7 @@ class ClientRequest:
         connection: ClientSide,
         method: str,
         target: str,
-        raw_headers: list[tuple[bytes, bytes]],
+        headers: list[tuple[bytes, bytes]],
         *,
         http_11: bool,
         keep_alive: bool,
@@ -145,7 +145,7 @@ class ClientRequest:
         self.connection = connection
         self.method = method
         self.target = target
-        self.raw_headers = raw_headers
+        self.headers = headers
         self.http_11 = http_11
         self.keep_alive = keep_alive
         self.content_length: int | None = None
@@ -160,9 +160,8 @@ class ClientRequest:
 
     def header(self, name: bytes) -> str | None:
         """Value of the first header of that name (in lower case); None if there is none."""
-        size = len(name)
-        for each, value in self.raw_headers:
-            if len(each) == size and each.lower() == name:
+        for each, value in self.headers:
+            if each == name:
                 return value.decode("latin-1")
         return None
 

@@ -41,7 +41,7 @@ class ContinuedStream:
         self._pool = pool
         self._channel = channel
         self._forwarded = forwarded
-        self._facts = facts._replace(target=RESUME_PATH.encode(), expects_finish=True)
+        self._facts = facts.for_rest(RESUME_PATH.encode())
         self._progress = facts.progress
         self._clock = clock
         self._describe = describe

@@ -67,7 +67,7 @@ class Entrance:
         Raises:
             Refused: no valid key (401), the key's limit (429), too many in flight (429, 503).
         """
-        key = self._access.identify(request.raw_headers)
+        key = self._access.identify(request.headers)
         limits = self.limits
         if self.requests >= limits.requests:
             raise Refused(protocol_answer(ProtocolError.GATEWAY_IN_FLIGHT))
@@ -96,7 +96,7 @@ class Entrance:
 
     def visible_models(self, request: ClientRequest) -> dict[str, ServedModel]:
         """The models that this request's key may use; raises Refused (401)."""
-        key = self._access.identify(request.raw_headers)
+        key = self._access.identify(request.headers)
         models = self._pools.models()
         if key is None:
             return models

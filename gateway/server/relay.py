@@ -246,7 +246,7 @@ def _is_held(status: int) -> bool:
 
 def _value_of(head: ResponseHead, wanted: bytes) -> bytes:
     for name, value in head.headers:
-        if name.lower() == wanted:
+        if name == wanted:
             return value
     return b""
 

@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from gateway.server.client_channel import ClientChannel
 from gateway.server.client_request import BodyBroken, ClientRequest
@@ -23,11 +23,15 @@ class Refused(Exception):  # noqa: N818 (an answer to the client, not an error o
         self.answer = answer
 
 
-class ReceivedBody(NamedTuple):
+class ReceivedBody:
     """A body as received, and readable; both are the same object if it was not compressed."""
 
-    received: bytes
-    readable: bytes
+    __slots__ = ("readable", "received")
+
+    def __init__(self, received: bytes, readable: bytes) -> None:
+        """Take both."""
+        self.received = received
+        self.readable = readable
 
 
 async def read_body(

@@ -135,7 +135,7 @@ class ForwardedRequest:
         body = self._body.received if passed_on else changed
         own_body = passed_on and not self._resumes
         headers = request_headers_to_forward(
-            self._request.raw_headers,
+            self._request.headers,
             host=authority,
             request_id=self._request_id,
             policy=options.forwarding,

@@ -193,9 +193,9 @@ class RequestParser:
             self._target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note one header; trailers, which come after the head, are dropped."""
+        """Note one header, its name in lower case; trailers, which come late, are dropped."""
         if self.in_head:
-            self._headers.append((name, value.rstrip(b" \t")))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Make the request."""

@@ -6,11 +6,11 @@ from typing import Final
 from gateway.scheduling.decisions import Dispatch
 from gateway.scheduling.model import TokenUsage
 from gateway.server.routes import Route
-from gateway.telemetry.request_record import (
-    Outcome,
-    RequestRecord,
+from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.token_times import (
     normalised_time_per_token,
     time_per_output_token,
+    to_microseconds,
 )
 from gateway.telemetry.trace_context import TraceContext
 from gateway.wire.parsed_request import ParsedRequest
@@ -110,19 +110,20 @@ class RequestProgress:
         if not status:
             status = _HANDLER_FAILED if self.outcome is None else _CLIENT_LEFT
         # Set one by one: a call with more than 15 keywords goes by way of a dictionary in CPython.
+        e2e_s = to_microseconds(now - self.started_at)
         record = RequestRecord(
             lease_id=self.lease_id,
             request_id=self.request_id,
             path=self.path,
             outcome=outcome,
             status=status,
-            e2e_s=now - self.started_at,
+            e2e_s=e2e_s,
         )
         record.key = self.key
         record.reason = self.reason
         record.trace = self.trace
         if self.arrived_at is not None:
-            record.arrived_s = self.arrived_at - self.started_at
+            record.arrived_s = to_microseconds(self.arrived_at - self.started_at)
         if self.parsed is not None:
             record.model = self.parsed.model
             record.streamed = self.parsed.streamed
@@ -133,29 +134,34 @@ class RequestProgress:
             record.fallback_for = self.route.instead_of
             record.priority = service.priority
         if self.dispatch is not None:
-            self._tell_attempts(record, self.dispatch)
+            self._tell_attempts(record, self.dispatch, e2e_s)
         return record
 
-    def _tell_attempts(self, record: RequestRecord, dispatch: Dispatch) -> None:
+    def _tell_attempts(self, record: RequestRecord, dispatch: Dispatch, e2e_s: float) -> None:
         record.target_model = dispatch.model
         record.backend_id = dispatch.backend_id
-        record.forecast_ttft_s = dispatch.forecast.ttft_s
-        record.forecast_tpot_s = dispatch.forecast.tpot_s
-        record.dispatched_s = self.dispatched_at - self.started_at
+        record.forecast_ttft_s = to_microseconds(dispatch.forecast.ttft_s)
+        record.forecast_tpot_s = to_microseconds(dispatch.forecast.tpot_s)
+        record.dispatched_s = to_microseconds(self.dispatched_at - self.started_at)
         record.attempts = self.attempts
         record.continuations = self.continuations
-        record.queue_s = self.queued_s
-        record.overhead_s = self.overhead_s
-        e2e_s, ttft_s, tokens = record.e2e_s, None, self._completion_tokens()
+        record.queue_s = to_microseconds(self.queued_s)
+        if self.overhead_s is not None:
+            record.overhead_s = to_microseconds(self.overhead_s)
+        ttft_s, tokens = None, self._completion_tokens()
         if self.first_token_at is not None:
-            ttft_s = self.first_token_at - self.started_at
-            record.dispatch_ttft_s = self.first_token_at - self.dispatched_at
+            ttft_s = to_microseconds(self.first_token_at - self.started_at)
+            record.dispatch_ttft_s = to_microseconds(self.first_token_at - self.dispatched_at)
         record.ttft_s = ttft_s
         record.prompt_tokens = self.usage.prompt_tokens
         record.cached_tokens = self.usage.cached_tokens
         record.completion_tokens = tokens
-        record.tpot_s = time_per_output_token(e2e_s=e2e_s, ttft_s=ttft_s, completion_tokens=tokens)
-        record.ntpot_s = normalised_time_per_token(e2e_s=e2e_s, completion_tokens=tokens)
+        tpot_s = time_per_output_token(e2e_s=e2e_s, ttft_s=ttft_s, completion_tokens=tokens)
+        if tpot_s is not None:
+            record.tpot_s = to_microseconds(tpot_s)
+        ntpot_s = normalised_time_per_token(e2e_s=e2e_s, completion_tokens=tokens)
+        if ntpot_s is not None:
+            record.ntpot_s = to_microseconds(ntpot_s)
 
     def _completion_tokens(self) -> int | None:
         """As the server told, or estimated from the events of a stream that told nothing."""

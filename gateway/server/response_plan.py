@@ -1,6 +1,6 @@
 """What is to be done to a server's response before the client gets it."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway.server.backend_connection import ResponseHead
 from gateway.wire.stream_continuation import ResumedStream
@@ -19,7 +19,7 @@ class BodyChange(Protocol):
         ...
 
 
-class ResponsePlan(NamedTuple):
+class ResponsePlan:
     """What to do to the response of one attempt.
 
     Attributes:
@@ -34,14 +34,38 @@ class ResponsePlan(NamedTuple):
         rest: that very change, where the client has the beginning of the answer already.
     """
 
-    request_id: str
-    sent_model: str
-    shown_model: str
-    extra_headers: bytes = b""
-    expects_finish: bool = False
-    hides_usage: bool = False
-    stream_change: BodyChange | None = None
-    rest: ResumedStream | None = None
+    __slots__ = (
+        "expects_finish",
+        "extra_headers",
+        "hides_usage",
+        "request_id",
+        "rest",
+        "sent_model",
+        "shown_model",
+        "stream_change",
+    )
+
+    def __init__(  # noqa: PLR0913 - one a request, and no named tuple: compiled, that costs more
+        self,
+        *,
+        request_id: str,
+        sent_model: str,
+        shown_model: str,
+        extra_headers: bytes = b"",
+        expects_finish: bool = False,
+        hides_usage: bool = False,
+        stream_change: BodyChange | None = None,
+        rest: ResumedStream | None = None,
+    ) -> None:
+        """Take them."""
+        self.request_id = request_id
+        self.sent_model = sent_model
+        self.shown_model = shown_model
+        self.extra_headers = extra_headers
+        self.expects_finish = expects_finish
+        self.hides_usage = hides_usage
+        self.stream_change = stream_change
+        self.rest = rest
 
     def changes(self, head: ResponseHead, *, event_stream: bool) -> list[BodyChange]:
         """Make what the body must pass through; errors pass untouched."""

@@ -174,7 +174,10 @@ class Settings(AccessSettings, PoolDefaults):
     slow_reader_timeout: PositiveDuration = Field(
         300.0, description="longest a client may take no bytes of its answer"
     )
-    metrics_interval: PositiveDuration = Field(0.1, description="between polls of /metrics")
+    metrics_interval: PositiveDuration = Field(
+        0.1,
+        description="between polls of /metrics; 2 ms for each server of a pool if that is more",
+    )
     health_interval: PositiveDuration = Field(1.0, description="between polls of /health")
     models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")
     probe_timeout: PositiveDuration = Field(2.0, description="for the answer to one poll")

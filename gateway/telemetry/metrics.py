@@ -65,8 +65,9 @@ class ServiceSeries:
         attempts = record.attempts
         if attempts:
             self.queue_wait.observe(record.queue_s)
-            self.retries += attempts - 1
-            self.continuations += record.continuations
+            if attempts > 1:
+                self.retries += attempts - 1
+                self.continuations += record.continuations
         overhead_s = record.overhead_s
         if overhead_s is not None:
             self.overhead.observe(overhead_s)

@@ -6,13 +6,14 @@ from enum import StrEnum
 from heapq import nlargest
 from itertools import islice
 from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import msgspec
 
 from gateway.telemetry.ended_requests import EndedRequests
 from gateway.telemetry.request_record import RequestRecord
 
-_LONGEST_PATH = 256
+_LONGEST_PATH: Final = 256
 
 
 class RequestOrder(StrEnum):
@@ -38,7 +39,7 @@ _FIGURES: MappingProxyType[RequestOrder, Callable[[RequestRecord], float | None]
 """What the other orders go by; a request that was never sent to a server waited all its time."""
 
 
-class EndedRequest(msgspec.Struct, frozen=True, gc=False):
+class EndedRequest(NamedTuple):
     """A record, and when its request ended: seconds since 1970-01-01 UTC."""
 
     record: RequestRecord
@@ -51,19 +52,23 @@ class RecentRequests:
     def __init__(self, *, ended: EndedRequests, kept: int = 2_000) -> None:
         """Keep the last `kept` requests of those that end from now on; 2,000 take about 2 MB."""
         self._ended = ended
-        self._ring: deque[EndedRequest] = deque(maxlen=kept)
+        # Side by side, so that a request that ends needs no object of its own here.
+        self._records: deque[RequestRecord] = deque(maxlen=kept)
+        self._ended_at: deque[float] = deque(maxlen=kept)
         ended.tell(self)
 
     def __len__(self) -> int:
         """How many are kept."""
         self._ended.settle()
-        return len(self._ring)
+        return len(self._records)
 
     def requests_ended(
         self, records: Sequence[RequestRecord], ended_at: Sequence[float], /
     ) -> None:
         """Keep some requests; the oldest give way."""
-        self._ring.extend(map(EndedRequest, map(_bounded, records), ended_at))
+        for record in records:
+            self._records.append(record if len(record.path) <= _LONGEST_PATH else _bounded(record))
+        self._ended_at.extend(ended_at)
 
     def first(
         self, *, limit: int, words: str = "", order: RequestOrder = RequestOrder.NEWEST
@@ -84,14 +89,17 @@ class RecentRequests:
 
     def _holding(self, wanted: list[str]) -> Iterator[EndedRequest]:
         """Newest first."""
-        for ended in reversed(self._ring):
+        for ended in self._newest_first():
             if not wanted or _holds(ended.record, wanted):
                 yield ended
+
+    def _newest_first(self) -> Iterator[EndedRequest]:
+        return map(EndedRequest, reversed(self._records), reversed(self._ended_at))
 
     def find(self, request_id: str) -> EndedRequest | None:
         """The newest request of this id, the gateway's own or the X-Request-Id."""
         self._ended.settle()
-        for ended in reversed(self._ring):
+        for ended in self._newest_first():
             if request_id in (ended.record.lease_id, ended.record.request_id):
                 return ended
         return None
@@ -99,8 +107,6 @@ class RecentRequests:
 
 def _bounded(record: RequestRecord) -> RequestRecord:
     """With the only text cut that has no bound of its own."""
-    if len(record.path) <= _LONGEST_PATH:
-        return record
     return msgspec.structs.replace(record, path=record.path[:_LONGEST_PATH])
 
 

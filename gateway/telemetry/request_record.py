@@ -80,7 +80,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
             last dispatch.
         trace: the spans' ids, where tracing is on.
         dispatch_ttft_s: what `forecast_ttft_s` forecast: from the last dispatch to the first token.
-        tpot_s, ntpot_s: see `time_per_output_token` and `normalised_time_per_token`.
+        tpot_s, ntpot_s: see token_times.py.
     """
 
     lease_id: str
@@ -115,17 +115,3 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     trace: TraceContext | None = None
     tpot_s: float | None = None
     ntpot_s: float | None = None
-
-
-def time_per_output_token(
-    *, e2e_s: float, ttft_s: float | None, completion_tokens: int | None
-) -> float | None:
-    """TPOT: of the tokens after the first; None if no first token showed, or no second."""
-    if ttft_s is None or completion_tokens is None or completion_tokens < 2:
-        return None
-    return (e2e_s - ttft_s) / (completion_tokens - 1)
-
-
-def normalised_time_per_token(*, e2e_s: float, completion_tokens: int | None) -> float | None:
-    """NTPOT: end-to-end latency over all tokens; None without any."""
-    return e2e_s / completion_tokens if completion_tokens else None

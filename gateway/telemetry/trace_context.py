@@ -44,7 +44,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
 
 def parse_traceparent(headers: Iterable[tuple[bytes, bytes]]) -> RemoteParent | None:
     """The caller's span; None without a single valid header, as the standard wants it."""
-    given = [value for name, value in headers if name.lower() == TRACEPARENT]
+    given = [value for name, value in headers if name == TRACEPARENT]
     if len(given) != 1:
         return None
     match = _VALUE.match(given[0].strip())

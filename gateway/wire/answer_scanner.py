@@ -25,9 +25,11 @@ class JsonAnswerScanner:
         self._kept_bytes = kept_bytes
         self._head = b""
         self._tail = bytearray()
+        self._usage: TokenUsage | None = None
 
     def feed(self, data: bytes) -> None:
         """Watch the next bytes of the body (transfer encoding removed)."""
+        self._usage = None
         self._tail += data
         if len(self._tail) > 2 * self._kept_bytes:
             self._head = self._head or bytes(self._tail[: self._kept_bytes])
@@ -36,6 +38,11 @@ class JsonAnswerScanner:
     @property
     def usage(self) -> TokenUsage:
         """Token counts, once the whole body has been fed; fields are None where it has none."""
+        if self._usage is None:
+            self._usage = self._read_usage()
+        return self._usage
+
+    def _read_usage(self) -> TokenUsage:
         try:
             if not self._head:
                 return read_usage(_ANSWER.decode(self._tail).usage)

@@ -39,9 +39,8 @@ def api_key_of(headers: Headers) -> bytes | None:
     """
     found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"authorization" or lowered in _KEY_HEADERS:
-            found.setdefault(lowered, []).append(value)
+        if name == b"authorization" or name in _KEY_HEADERS:
+            found.setdefault(name, []).append(value)
     if any(len(values) > 1 for values in found.values()):
         return None
     if b"authorization" in found:
@@ -54,7 +53,7 @@ def api_key_of(headers: Headers) -> bytes | None:
 
 def password_of(headers: Headers) -> bytes | None:
     """The password of `Authorization: Basic` (RFC 7617), whoever the user; or None."""
-    values = [value for name, value in headers if name.lower() == b"authorization"]
+    values = [value for name, value in headers if name == b"authorization"]
     encoded = _after_scheme(values[0], b"basic") if len(values) == 1 else None
     if encoded is None:
         return None

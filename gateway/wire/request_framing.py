@@ -39,11 +39,14 @@ _ONCE: Final = {
     b"transfer-encoding": "Transfer-Encoding",
 }
 _MOST_DIGITS: Final = 19
-_SIZES: Final = frozenset(map(len, _ONCE))
 
 
 def body_framing(headers: Iterable[tuple[bytes, bytes]], *, http_11: bool = True) -> BodyFraming:
     """Read how the body is framed; older clients than `http_11` know no chunks, and no Host.
+
+    Args:
+        headers: names in lower case.
+        http_11: whether the client speaks HTTP/1.1.
 
     Raises:
         BadRequest: it can be read in two ways, or the request does not name one host.
@@ -71,8 +74,8 @@ def body_framing(headers: Iterable[tuple[bytes, bytes]], *, http_11: bool = True
 def _found_once(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if len(name) in _SIZES and (lower := name.lower()) in _ONCE:
-            if lower in found:
-                raise BadRequest(f"{_ONCE[lower]} is given twice.")
-            found[lower] = value
+        if name in _ONCE:
+            if name in found:
+                raise BadRequest(f"{_ONCE[name]} is given twice.")
+            found[name] = value
     return found

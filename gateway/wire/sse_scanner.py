@@ -21,6 +21,7 @@ MAX_EVENT_BYTES: Final = 1 << 20
 """Longer events are counted, but neither kept nor looked into."""
 _CR: Final = ord("\r")
 """As an int: `in` with bytes first tries to take them for one, and that fails by an exception."""
+_GOES_ON: Final = b'"finish_reason":null'
 _LAST_TYPES: Final = frozenset(
     {"response.completed", "response.incomplete", "message_stop", "transcript.text.done"},
 )
@@ -78,9 +79,7 @@ class SseScanner:
         if self.first_token and (events := _plain_events(data)):
             self.events += events
             return
-        for event in data.split(b"\n\n"):
-            if event:
-                self._scan(event)
+        self._scan_all(data)
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
         if self._after_cr and data.startswith(b"\n"):
@@ -110,13 +109,33 @@ class SseScanner:
             complete = complete.partition(b"\n\n")[2]
         return complete
 
+    def _scan_all(self, data: bytes) -> None:
+        """Look at events one by one, but for those in their midst that are but text.
+
+        A read that begins or ends an answer has many of these when the server is ahead of us. They
+        are looked for once, so that the time stays linear.
+        """
+        at, stop = 0, data.find(b"\n\n", data.rfind(_GOES_ON)) + 2
+        while at < len(data):
+            if self.first_token and at < stop < len(data):
+                events = _plain_events(data[at:stop])
+                self.events += events
+                at = stop if events else at
+                stop = 0
+                continue
+            end = data.find(b"\n\n", at)
+            if end < 0:
+                end = len(data)  # a line end more than the event needs
+            self._scan(data[at:end])
+            at = end + 2
+
     def _scan(self, event: bytes) -> None:
         event = event.lstrip(b"\n")
         if len(event) > self._max_event_bytes:
             self.events += 1
             return
         one_line = event.startswith(b"data: {") and b"\n" not in event
-        payload = event[6:] if one_line else _data_of(event)
+        payload = event[6:] if one_line or event == b"data: [DONE]" else _data_of(event)
         if not payload:
             return
         if payload == b"[DONE]":
@@ -176,7 +195,7 @@ def _plain_events(data: bytes) -> int:
     keys one after the other costs less than one regular expression, which stops at every quote.
     """
     lines = data.count(b"\n")
-    events = data.count(b'"finish_reason":null')
+    events = data.count(_GOES_ON)
     plain = (
         lines == 2 * events
         and data.startswith(b"data: {")

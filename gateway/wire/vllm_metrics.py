@@ -103,7 +103,13 @@ def _label(labels: bytes, name: bytes) -> bytes:
     at = labels.find(b',%b="' % name)
     if at < 0:
         at = labels.find(b'{%b="' % name)
-    found = _LABEL_VALUE.match(labels, at + len(name) + 3) if at >= 0 else None
+    if at < 0:
+        return b""
+    start = at + len(name) + 3
+    end = labels.find(b'"', start)
+    if labels.find(b"\\", start, end) < 0:
+        return labels[start:end] if end >= 0 else b""
+    found = _LABEL_VALUE.match(labels, start)
     return _ESCAPE.sub(rb"\1", found[1]) if found else b""
 
 

@@ -1,27 +1,36 @@
 """The model of an engine's prefills, against an engine that is stepped through."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.scheduling.prefill_queue import PrefillForecast, PrefillQueue
+from gateway.scheduling.prefill_queue import PrefillQueue
 
 BASE_S = 0.01
 PER_TOKEN_S = 0.0001
 ROOM = 100
 
 
-def ahead_of(queue: PrefillQueue, own_tokens: int, *, now: float) -> PrefillForecast:
-    return queue.ahead_of(own_tokens, now=now, base_s=BASE_S, per_token_s=PER_TOKEN_S, room=ROOM)
+class Ahead(NamedTuple):
+    elapsed_s: float
+    steps: int
+    tokens: int
+
+
+def ahead_of(queue: PrefillQueue, own_tokens: int, *, now: float) -> Ahead:
+    return Ahead(
+        *queue.ahead_of(own_tokens, now=now, base_s=BASE_S, per_token_s=PER_TOKEN_S, room=ROOM)
+    )
 
 
 def chunk_seen(queue: PrefillQueue, at: float) -> None:
     queue.chunk_seen(at, base_s=BASE_S, per_token_s=PER_TOKEN_S, room=ROOM)
 
 
-def seconds(forecast: PrefillForecast) -> float:
+def seconds(forecast: Ahead) -> float:
     return forecast.steps * BASE_S - forecast.elapsed_s + forecast.tokens * PER_TOKEN_S
 
 

@@ -32,7 +32,7 @@ async def test_everything_that_came_in_one_read_is_one_call_of_the_sink() -> Non
 
 @pytest.mark.parametrize("cut", range(1, 60))
 async def test_a_response_cut_anywhere_arrives_whole(cut: int) -> None:
-    response = b"HTTP/1.1 200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"
+    response = b"HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n"
     response += chunked(b"one", b"two") + LAST_CHUNK
     seen: list[bytes] = []
 

@@ -18,7 +18,7 @@ from gateway.scheduling.events import (
 from gateway.scheduling.model import BackendId, ServedModel
 from gateway.server.backend_client import BackendClient
 from gateway.server.backend_directory import BackendDirectory
-from gateway.server.backend_monitor import BackendMonitor
+from gateway.server.backend_monitor import BackendMonitor, metrics_pause_s
 from gateway.server.options import BackendConnectOptions, BackendEndpoint, MonitorOptions
 from tests.server.raw_server import Peer, RawServer, eventually, ok
 from tests.server.recordings import FOLDER
@@ -366,3 +366,8 @@ async def test_the_log_says_that_nobody_listens_at_a_server(
         await engine.stop()
         await eventually(lambda: caplog.messages)
         assert "refused" in caplog.text or "Connect call failed" in caplog.text
+
+
+@pytest.mark.parametrize(("servers", "pause_s"), [(1, 0.1), (50, 0.1), (100, 0.2), (1_000, 2.0)])
+def test_each_server_of_a_large_pool_is_asked_less_often(servers: int, pause_s: float) -> None:
+    assert metrics_pause_s(0.1, servers) == pytest.approx(pause_s)

@@ -5,12 +5,8 @@ from typing import Any
 import msgspec
 
 from gateway.scheduling.model import BackendId, ServiceName
-from gateway.telemetry.request_record import (
-    Outcome,
-    RequestRecord,
-    normalised_time_per_token,
-    time_per_output_token,
-)
+from gateway.telemetry.request_record import Outcome, RequestRecord
+from gateway.telemetry.token_times import normalised_time_per_token, time_per_output_token
 
 _ANSWERED = RequestRecord(
     lease_id="gateway-1",

@@ -7,7 +7,7 @@ VALID = f"00-{TRACE}-{SPAN}-01"
 
 
 def parsed(*values: str) -> RemoteParent | None:
-    return parse_traceparent([(b"TraceParent", value.encode()) for value in values])
+    return parse_traceparent([(b"traceparent", value.encode()) for value in values])
 
 
 def test_the_callers_span_is_read() -> None:

@@ -80,3 +80,13 @@ def test_a_broken_usage_in_a_long_answer_is_none() -> None:
 def test_no_bytes_break_the_scanner(pieces: list[bytes]) -> None:
     scan(*pieces)
     scan(*pieces, kept_bytes=4)
+
+
+def test_what_was_told_before_the_end_does_not_stay() -> None:
+    body = json.dumps({"usage": USAGE}).encode()
+    scanner = JsonAnswerScanner()
+    scanner.feed(body[:5])
+    assert scanner.usage == TokenUsage()
+    scanner.feed(body[5:])
+    assert [scanner.usage.prompt_tokens, scanner.usage.completion_tokens] == [3, 4]
+    assert scanner.usage == scan(body)

@@ -10,36 +10,36 @@ from gateway.wire.request_framing import BodyFraming, body_framing
     ("headers", "framing"),
     [
         ([], BodyFraming()),
-        ([(b"Content-Length", b"12")], BodyFraming(12)),
-        ([(b"CONTENT-LENGTH", b"0")], BodyFraming(0)),
-        ([(b"Transfer-Encoding", b"Chunked")], BodyFraming(chunked=True)),
+        ([(b"content-length", b"12")], BodyFraming(12)),
+        ([(b"content-length", b"0")], BodyFraming(0)),
+        ([(b"transfer-encoding", b"Chunked")], BodyFraming(chunked=True)),
         ([(b"from", b"b"), (b"content-encodin", b"c")], BodyFraming()),
     ],
 )
 def test_a_body_is_framed_as_one_header_says(
     headers: list[tuple[bytes, bytes]], framing: BodyFraming
 ) -> None:
-    assert body_framing([(b"Host", b"g"), *headers]) == framing
+    assert body_framing([(b"host", b"g"), *headers]) == framing
 
 
 @pytest.mark.parametrize(
     ("headers", "complaint"),
     [
-        ([(b"Host", b"a"), (b"host", b"a")], "Host is given twice"),
-        ([(b"Content-Length", b"1"), (b"content-length", b"1")], "Content-Length is given twice"),
-        ([(b"Transfer-Encoding", b"chunked")] * 2, "Transfer-Encoding is given twice"),
-        ([(b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")], "exclude each other"),
-        ([(b"Transfer-Encoding", b"gzip, chunked")], "only Transfer-Encoding"),
-        ([(b"Content-Length", b"+1")], "no number"),
-        ([(b"Content-Length", b"")], "no number"),
-        ([(b"Content-Length", b"0" * 6_000)], "no number"),
+        ([(b"host", b"a"), (b"host", b"a")], "Host is given twice"),
+        ([(b"content-length", b"1"), (b"content-length", b"1")], "Content-Length is given twice"),
+        ([(b"transfer-encoding", b"chunked")] * 2, "Transfer-Encoding is given twice"),
+        ([(b"content-length", b"1"), (b"transfer-encoding", b"chunked")], "exclude each other"),
+        ([(b"transfer-encoding", b"gzip, chunked")], "only Transfer-Encoding"),
+        ([(b"content-length", b"+1")], "no number"),
+        ([(b"content-length", b"")], "no number"),
+        ([(b"content-length", b"0" * 6_000)], "no number"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(
     headers: list[tuple[bytes, bytes]], complaint: str
 ) -> None:
     with pytest.raises(BadRequest, match=complaint):
-        body_framing([*headers, (b"Host", b"g")])
+        body_framing([*headers, (b"host", b"g")])
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_only_clients_that_know_of_hosts_must_name_one() -> None:
 
 def test_chunks_of_a_client_that_cannot_know_of_them_are_refused() -> None:
     with pytest.raises(BadRequest, match="has no Transfer-Encoding"):
-        body_framing([(b"Transfer-Encoding", b"chunked")], http_11=False)
+        body_framing([(b"transfer-encoding", b"chunked")], http_11=False)
