@@ -108,6 +108,12 @@ class PoolBasics(BaseModel):
     margin_non_critical: Margin = Field(
         _CAPACITY.margin_non_critical, description="the same for a Non-Critical request"
     )
+    margin_late: Margin = Field(
+        _CAPACITY.margin_late,
+        description="share of the TPOT bound for Critical requests whose first token is too late"
+        " in any case, and for Non-Critical ones while such ones wait: the rest is for those in"
+        " time",
+    )
     fairness_dimension: FairnessDimension = Field(
         _FAIRNESS.dimension,
         description="what decides between services of one priority:"
