@@ -1,5 +1,7 @@
 """Hypothesis strategies over a world small enough for everything to collide."""
 
+import dataclasses
+
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -100,7 +102,7 @@ def services(draw: st.DrawFn) -> tuple[LLMService, ...]:
 @st.composite
 def policies(draw: st.DrawFn) -> SchedulingPolicy:
     """Policies with limits low enough to be met within a few requests."""
-    return make_policy(
+    policy = make_policy(
         *draw(services()),
         slots=draw(st.integers(1, 4)),
         max_loras=draw(st.sampled_from((1, 1, 2))),
@@ -121,6 +123,10 @@ def policies(draw: st.DrawFn) -> SchedulingPolicy:
         sub_flows=draw(st.booleans()),
         trusts_client_slo=draw(st.booleans()),
     )
+    capacity = dataclasses.replace(
+        policy.capacity, margin_late=draw(st.sampled_from((0.8, 0.8, 0.1)))
+    )
+    return dataclasses.replace(policy, capacity=capacity)
 
 
 @st.composite

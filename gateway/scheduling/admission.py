@@ -45,7 +45,6 @@ class Admission:
         Where `room_comes`, a server is about to be open to it: what is late is not known by the
         servers as they are.
         """
-        self._drain_rate.none_is_open(now=now)
         self._rules.order.waits(tracked, self._queue.waiting_services())
         if room_comes:
             spare = 1.0 - self._rules.capacity.margin_of(tracked)

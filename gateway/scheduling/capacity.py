@@ -109,16 +109,23 @@ class Capacity:
         *,
         now: float,
         enough: int | None = None,
+        behind_late: bool = False,
     ) -> list[OpenServer]:
         """The servers that may take the request now; the first `enough` of them if that is given.
 
         For a late Critical request it is the one that gives its first token soonest: waiting
-        would only make it later. Waiting uses up the budget of requests with an objective only;
-        those without one are held to the pool's default where others run, not on an idle server.
-        No server is ever closed by a TPOT that it would have with this request alone.
+        would only make it later. Where that is too late, the last of a server's margin is left to
+        those that can still be in time: the request would keep it from them for as long as it runs.
+        Non-Critical requests `behind_late` ones leave as much more as behind those in time. Waiting
+        uses up the budget of requests with an objective only; those without one are held to the
+        pool's default where others run, not on an idle server. No server is ever closed by a TPOT
+        that it would have with this request alone.
         """
         predictor = self._predictor
         margin = self.margin_of(tracked)
+        margin_late = self._policy.margin_late
+        if behind_late:
+            margin *= min(1.0, margin_late / self._policy.margin_critical)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)
@@ -151,6 +158,7 @@ class Capacity:
             elif (
                 paced
                 and tracked.late
+                and (not busy or prediction.tpot_s <= margin_late * strictest_s)
                 and (soonest is None or prediction.ttft_s < soonest.prediction.ttft_s)
             ):
                 soonest = OpenServer(backend, prediction)

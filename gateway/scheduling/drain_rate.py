@@ -17,7 +17,7 @@ _HOPED_SHARE: Final = 0.03
 _PAUSE_S: Final = 2.0
 _NEWEST_SHARE: Final = 0.5
 _KNOWN_AFTER_S: Final = 1.0
-"""A scarcity must last this long before the rate of dispatches says what servers can take."""
+"""Non-Critical requests must have waited this long before their rate says what servers can take."""
 
 
 class _Rate:
@@ -81,12 +81,6 @@ class DrainRate:
         self._sent_away_at = 0.0
         self._scarce_since = self._scarce_at = float("-inf")
 
-    def none_is_open(self, *, now: float) -> None:
-        """No server is open to an arrival; a pause of two seconds ends the scarcity."""
-        if now - self._scarce_at > _PAUSE_S:
-            self._scarce_since = now
-        self._scarce_at = now
-
     def dispatched(self, *, critical: bool, now: float) -> None:
         """Take in one dispatch."""
         self._all.count(now)
@@ -106,10 +100,13 @@ class DrainRate:
         Critical ones leave at the rate of all dispatches, Non-Critical ones at their own and a
         little more, so that some wait for what Critical ones leave unexpectedly. Their own rate
         rises slowly and falls fast: when an overload has begun, what they had before it is no
-        longer there to wait for. 0 where nothing is known: within the first second of a
-        scarcity, or with hardly any dispatches.
+        longer there to wait for. 0 where nothing is known: within the first second in which such
+        requests wait, since until then their rate told what came and not what could be served,
+        or with hardly any dispatches.
         """
-        self.none_is_open(now=now)
+        if not non_critical and now - self._scarce_at > _PAUSE_S:
+            self._scarce_since = now
+        self._scarce_at = now
         every = self._all.at(now)
         if now - self._scarce_since < _KNOWN_AFTER_S or every * _MEMORY_S < 1.0:
             return 0.0

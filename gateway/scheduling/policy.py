@@ -97,6 +97,8 @@ class CapacityPolicy:
             dry; what is beyond waits here.
         margin_critical, margin_non_critical: share of a TPOT or TTFT bound that a forecast may
             use, by the request's priority.
+        margin_late: share of the TPOT bound for Critical requests that come too late everywhere;
+            while such ones wait, Non-Critical ones have as much less. At most `margin_critical`.
     """
 
     max_requests_per_backend: int = 256
@@ -106,6 +108,7 @@ class CapacityPolicy:
     engine_backlog_steps: float = 2.0
     margin_critical: float = 0.88
     margin_non_critical: float = 0.84
+    margin_late: float = 0.80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

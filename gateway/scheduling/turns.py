@@ -118,15 +118,18 @@ class Turns:
         if tracked.tried:
             backends = [backend for backend in backends if not backend.failed(tracked)]
         rules = self._rules
+        late = not is_critical(tracked.service.priority) and self._late_wait()
         if self._ledger.probes_due and not tracked.tried:
             due = [backend for backend in backends if backend.probe_due]
-            servers = rules.capacity.open_among(tracked, due, now=now)
+            servers = rules.capacity.open_among(tracked, due, now=now, behind_late=late)
             if servers:
                 return servers
         if len(backends) <= _FEW or rules.shortlist is None:
-            return rules.capacity.open_among(tracked, backends, now=now)
+            return rules.capacity.open_among(tracked, backends, now=now, behind_late=late)
         for best_first in rules.shortlist.batches(tracked, backends, now=now):
-            servers = rules.capacity.open_among(tracked, best_first, now=now, enough=_ENOUGH)
+            servers = rules.capacity.open_among(
+                tracked, best_first, now=now, enough=_ENOUGH, behind_late=late
+            )
             if servers:
                 return servers
         return []
@@ -241,6 +244,10 @@ class Turns:
         """Whether less entitled ones are kept off the servers that the request waits for."""
         return tracked.overtaken >= _MOST_OVERTAKEN and not tracked.late
 
+    def _late_wait(self) -> bool:
+        """Whether late Critical requests wait."""
+        return any(lane[0] == LATE for lane in self._queue.lanes())
+
     def _late_before(self, lane: Lane) -> list[TrackedRequest]:
         """Late heads that keep the servers they wait for from a lane of Non-Critical requests.
 
@@ -277,8 +284,10 @@ class Turns:
         """Whether servers may open to others once the request waits no longer."""
         if self.keeps_servers(tracked) or self.leaves_servers(tracked):
             return True
-        critical = is_critical(tracked.service.priority)
-        return critical and bool(self._late_before(self._queue.lanes()[-1]))
+        if not is_critical(tracked.service.priority):
+            return False
+        last = self._queue.lanes()[-1]
+        return (tracked.late and last[0] == NON_CRITICAL) or bool(self._late_before(last))
 
     def end_hold(self, tracked: TrackedRequest) -> None:
         """Free the server that was kept for a request which no longer waits for it."""

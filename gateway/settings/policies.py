@@ -98,6 +98,7 @@ def _policy(pool: PoolSettings) -> SchedulingPolicy:
             engine_backlog_steps=pool.engine_backlog_steps,
             margin_critical=pool.margin_critical,
             margin_non_critical=pool.margin_non_critical,
+            margin_late=pool.margin_late,
         ),
         fairness=FairnessPolicy(
             dimension=pool.fairness_dimension,

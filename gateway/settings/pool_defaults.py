@@ -108,6 +108,12 @@ class PoolBasics(BaseModel):
     margin_non_critical: Margin = Field(
         _CAPACITY.margin_non_critical, description="the same for a Non-Critical request"
     )
+    margin_late: Margin = Field(
+        _CAPACITY.margin_late,
+        description="share of the TPOT bound for Critical requests whose first token is too late"
+        " in any case: the rest is for those in time; while such ones wait, Non-Critical ones have"
+        " as much less",
+    )
     fairness_dimension: FairnessDimension = Field(
         _FAIRNESS.dimension,
         description="what decides between services of one priority:"

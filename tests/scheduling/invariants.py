@@ -124,7 +124,7 @@ def _is_left(
             other
             for other in before
             if backend in scheduler._ledger.serving(other.target)
-            and scheduler._rules.capacity.open_among(other, [backend], now=now)
+            and scheduler._turns._able(other, [backend], now=now)
         ]
     return any(not _is_open(scheduler, backend, other, now=now) for other in able)
 

@@ -5,7 +5,7 @@ import pytest
 from gateway.scheduling.backend_state import BackendState
 from gateway.scheduling.capacity import Capacity
 from gateway.scheduling.latency_predictor import LatencyPredictor
-from gateway.scheduling.model import CRITICAL, BackendId, LatencyObjective
+from gateway.scheduling.model import CRITICAL, NON_CRITICAL, BackendId, LatencyObjective
 from gateway.scheduling.policy import CapacityPolicy
 from gateway.scheduling.step_time import StepTimePrior
 from gateway.scheduling.tracked_request import TrackedRequest
@@ -15,9 +15,9 @@ from tests.builders import make_ledger, make_service, make_tracked, serving
 class Pool:
     """Servers, and what is known of their speed."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: CapacityPolicy | None = None) -> None:
         self.predictor = LatencyPredictor(prior=StepTimePrior())
-        self.capacity = Capacity(policy=CapacityPolicy(), predictor=self.predictor)
+        self.capacity = Capacity(policy=policy or CapacityPolicy(), predictor=self.predictor)
         self._ledger = make_ledger()
 
     def idle(self, name: str = "a") -> BackendState:
@@ -219,6 +219,48 @@ def test_a_late_request_may_not_slow_down_those_that_run(pool: Pool) -> None:
         pool.busy("patient", prefill_tokens=3_000),
     ]
     assert pool.opened(bound_by(ttft_s=0.001, late=True), *servers) == ["patient"]
+
+
+def test_a_request_that_is_too_late_anyway_leaves_the_last_of_a_server_to_those_in_time(
+    pool: Pool,
+) -> None:
+    backend, just_s = pool.busy(), just_kept_s(0.80)
+    assert pool.opened(bound_by(ttft_s=0.001, tpot_s=just_s * 1.001, late=True), backend)
+    assert not pool.opened(bound_by(ttft_s=0.001, tpot_s=just_s * 0.999, late=True), backend)
+
+
+def test_a_late_request_that_may_yet_be_in_time_leaves_nothing(pool: Pool) -> None:
+    backend, just_s = pool.busy(), just_kept_s(0.88)
+    assert pool.opened(bound_by(tpot_s=just_s * 1.001, late=True), backend)
+
+
+def test_an_idle_server_is_left_by_nobody(pool: Pool) -> None:
+    assert pool.opened(bound_by(ttft_s=0.001, tpot_s=0.001, late=True), pool.idle())
+
+
+def test_what_late_requests_leave_is_not_for_non_critical_ones_behind_them(pool: Pool) -> None:
+    backend, just_s = pool.busy(), just_kept_s(0.84 * 0.80 / 0.88)
+    opened = [
+        bool(
+            pool.capacity.open_among(
+                bound_by(tpot_s=just_s * share, priority=NON_CRITICAL),
+                [backend],
+                now=0.0,
+                behind_late=True,
+            )
+        )
+        for share in (1.001, 0.999)
+    ]
+    assert opened == [True, False]
+    assert pool.opened(bound_by(tpot_s=just_s * 0.999, priority=NON_CRITICAL), backend)
+
+
+def test_a_margin_for_late_requests_above_the_others_changes_nothing() -> None:
+    pool = Pool(CapacityPolicy(margin_late=1.0))
+    backend, just_s = pool.busy(), just_kept_s(0.88)
+    assert not pool.opened(bound_by(ttft_s=0.001, tpot_s=just_s * 0.999, late=True), backend)
+    batch = bound_by(tpot_s=just_kept_s(0.84) * 0.999, priority=NON_CRITICAL)
+    assert not pool.capacity.open_among(batch, [backend], now=0.0, behind_late=True)
 
 
 # -- objectives that cannot be met ------------------------------------------------------------

@@ -61,7 +61,7 @@ def draining(*, critical_per_s: int = 0, non_critical_per_s: int = 0) -> DrainRa
     """A queue has stood for a hundred seconds while servers took so many."""
     rate = DrainRate(rng=_NoJitter())
     for second in range(100):
-        rate.none_is_open(now=second)
+        rate.non_critical_wait_s(critical=0, non_critical=1, now=second)
         for critical, count in ((True, critical_per_s), (False, non_critical_per_s)):
             for number in range(count):
                 rate.dispatched(critical=critical, now=second + number / count)
@@ -104,24 +104,37 @@ def test_what_non_critical_ones_had_before_critical_ones_took_all_is_soon_nothin
     assert waits_s[-1] > 3.0
 
 
-def test_a_scarcity_of_less_than_a_second_says_nothing_yet() -> None:
+def test_a_first_second_of_waiting_says_nothing_yet() -> None:
     rate = draining(critical_per_s=10)
-    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=103.0) == 0.0
+    assert rate.non_critical_wait_s(critical=5, non_critical=0, now=103.0) == 0.0
     assert rate.non_critical_wait_s(critical=5, non_critical=5, now=103.9) == 0.0
     assert rate.non_critical_wait_s(critical=5, non_critical=5, now=104.0) > 0.0
 
 
 def test_it_goes_on_while_hardly_two_seconds_pass_without_a_closed_door() -> None:
     rate = draining(critical_per_s=10)
-    rate.none_is_open(now=103.0)
-    rate.none_is_open(now=104.9)
-    assert rate.non_critical_wait_s(critical=5, non_critical=5, now=105.0) > 0.0
+    for now in (103.0, 104.9):
+        rate.non_critical_wait_s(critical=5, non_critical=0, now=now)
+    assert rate.non_critical_wait_s(critical=5, non_critical=0, now=106.8) > 0.0
+
+
+def test_it_goes_on_while_one_waits_however_long_no_other_comes() -> None:
+    rate = draining(critical_per_s=10)
+    assert rate.non_critical_wait_s(critical=5, non_critical=1, now=110.0) > 0.0
+
+
+def test_that_none_was_served_lately_says_nothing_where_none_came() -> None:
+    rate = draining(non_critical_per_s=10)
+    for tenth in range(200):
+        rate.dispatched(critical=True, now=100.0 + tenth / 10)
+    bulk_s = [rate.non_critical_wait_s(critical=0, non_critical=n, now=120.0) for n in range(1000)]
+    assert max(bulk_s) == 0.0
 
 
 def test_where_hardly_anything_was_dispatched_no_wait_is_predicted() -> None:
     rate = DrainRate(rng=_NoJitter())
     for tenth in range(500):
-        rate.none_is_open(now=tenth / 10)
+        rate.non_critical_wait_s(critical=0, non_critical=1, now=tenth / 10)
     assert rate.non_critical_wait_s(critical=5, non_critical=5, now=50.0) == 0.0
 
 

@@ -45,6 +45,11 @@ class TestArrivals:
         decisions = checked.arrive(make_request("r1", service="chat"))
         assert refused(decisions) == [("Reject", "r1", RefusalReason.NO_TARGET_MODEL)]
 
+    def test_a_service_whose_targets_all_weigh_nothing_has_no_model(self) -> None:
+        checked = scheduler_of("a", services=[make_service("chat", targets=[("a", 0.0)])])
+        decisions = checked.arrive(make_request("r1", service="chat"))
+        assert refused(decisions) == [("Reject", "r1", RefusalReason.NO_TARGET_MODEL)]
+
     def test_a_model_of_a_server_that_is_away_is_waited_for(self) -> None:
         checked = scheduler_of("b")
         checked.join("a", "lora-x")

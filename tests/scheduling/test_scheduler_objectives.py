@@ -4,6 +4,7 @@ CheckedScheduler makes sure after each event of these tests too that the contrac
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -113,6 +114,36 @@ def test_late_ones_keep_no_server_that_nobody_in_time_could_use() -> None:
     checked.pass_deadline()
     assert checked.arrive(make_request("in-time", service="chat-x")) == []
     assert dispatched(checked.arrive(make_request("n", service="batch-y"))) == [("n", "b")]
+
+
+def behind_a_late_one() -> CheckedScheduler:
+    """Two servers with a stream and a place each, which late ones leave to those in time.
+
+    A late one that needs two places waits, and behind it a Non-Critical one.
+    """
+    paced = LatencyObjective(ttft_s=1.0, tpot_s=0.05)
+    chat = make_service("chat", priority=CRITICAL, objective=paced)
+    policy = make_policy(chat, make_service("batch"), slots=2)
+    checked = CheckedScheduler(replace(policy, capacity=replace(policy.capacity, margin_late=0.01)))
+    for name, request in (("a", "r1"), ("b", "r2")):
+        checked.join(name)
+        checked.arrive(make_request(request, service="chat"))
+    checked.arrive(make_request("late", service="chat", choices=2))
+    checked.pass_deadline()
+    assert checked.arrive(make_request("n", service="batch")) == []
+    return checked
+
+
+def test_what_late_ones_leave_opens_to_others_once_the_last_of_them_is_served() -> None:
+    checked = behind_a_late_one()
+    server, other = checked.backend_of("r1"), checked.backend_of("r2")
+    assert dispatched(checked.finish("r1")) == [("late", server), ("n", other)]
+
+
+def test_what_late_ones_leave_is_for_those_in_time_meanwhile() -> None:
+    checked = behind_a_late_one()
+    assert dispatched(checked.arrive(make_request("in-time", service="chat")))
+    assert checked.ids_in("queued") == ["late", "n"]
 
 
 # -- impossible -------------------------------------------------------------------------------

@@ -267,11 +267,15 @@ def test_ten_thousand_that_wait_cost_each_event_no_more_than_a_thousand(
     open_among = capacity.open_among
 
     def counting(
-        tracked: TrackedRequest, backends: Iterable[BackendState], *, now: float
+        tracked: TrackedRequest,
+        backends: Iterable[BackendState],
+        *,
+        now: float,
+        behind_late: bool,
     ) -> list[OpenServer]:
         nonlocal compared
         compared += 1
-        return open_among(tracked, backends, now=now)
+        return open_among(tracked, backends, now=now, behind_late=behind_late)
 
     monkeypatch.setattr(capacity, "open_among", counting)
     for number in range(waiting + 1):

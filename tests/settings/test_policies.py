@@ -52,6 +52,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
             engine_backlog_steps: 1.3
             margin_critical: 0.14
             margin_non_critical: 0.15
+            margin_late: 0.13
             fairness_dimension: deadline
             fairness_window: 16min
             fairness_tolerance: 0.17
@@ -106,6 +107,7 @@ def test_every_parameter_of_every_policy_can_be_configured(write_config: WriteCo
         ("capacity", "engine_backlog_steps"): 1.3,
         ("capacity", "margin_critical"): 0.14,
         ("capacity", "margin_non_critical"): 0.15,
+        ("capacity", "margin_late"): 0.13,
         ("fairness", "dimension"): FairnessDimension.DEADLINE,
         ("fairness", "window_s"): 960.0,
         ("fairness", "tolerance"): 0.17,
