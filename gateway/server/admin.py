@@ -72,4 +72,5 @@ class AdminPages:
             if explanation is not None:
                 channel.send(200, JSON_HEADER, encode_json(explanation))
                 return
-        channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND))
+        detail = "Name a recent request by its lease_id, as the request log tells it."
+        channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND, detail=detail))

@@ -92,6 +92,13 @@ async def test_what_is_not_there_is_a_404() -> None:
             assert (await ask(client, path)).status == 404
 
 
+async def test_who_asks_for_an_unknown_request_is_told_which_id_to_give() -> None:
+    async with gateway() as rig, administration(rig) as client:
+        answer = await ask(client, "/debug/requests/none")
+        assert answer.status == 404
+        assert b"lease_id" in answer.body
+
+
 async def test_pages_are_only_looked_at() -> None:
     async with gateway() as rig, administration(rig) as client:
         response = await ask(client, "/metrics", method="DELETE")
