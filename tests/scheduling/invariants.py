@@ -206,7 +206,7 @@ def assert_in_order(
         older = [
             t
             for t in queued(scheduler)
-            if _flow(t) == (*_flow(served)[:-1], served.tried[:-1])
+            if _flow(t) == (*_flow(served)[:6], served.tried[:-1])
             and (t.arrived_at, t.sequence) < (served.arrived_at, served.sequence)
         ]
         assert not older, f"{served} went before {older}"
@@ -276,14 +276,11 @@ def _was_open(
     return _is_open(scheduler, backend, head, now=now)
 
 
-_Flow = tuple[int, bool, str, str, int, BackendId | None, int, tuple[tuple[BackendId, int], ...]]
+_Flow = tuple[int, bool, str, str, int, BackendId | None, tuple[tuple[BackendId, int], ...]]
 
 
 def _flow(tracked: TrackedRequest) -> _Flow:
-    """What a request waits in: one service, one model, one set of servers left to try.
-
-    Late ones wait by the length of their prompts.
-    """
+    """What a request waits in: one service, one model, one set of servers left to try."""
     service = tracked.service
     late = tracked.late and is_critical(service.priority)
     return (
@@ -293,7 +290,6 @@ def _flow(tracked: TrackedRequest) -> _Flow:
         tracked.target,
         tracked.sub_flow,
         tracked.home,
-        tracked.prompt_tokens.bit_length() if late else 0,
         tracked.tried,
     )
 

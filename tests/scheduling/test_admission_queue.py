@@ -81,18 +81,6 @@ def test_each_target_model_of_a_service_has_its_own_head() -> None:
     assert not queue.has_flow(make_tracked("fifth", target="lora-b", service=BATCH))
 
 
-def test_late_ones_wait_by_the_length_of_their_prompts_and_others_do_not() -> None:
-    long, short, as_short = (
-        make_tracked(f"r{number}", sequence=number, service=CHAT, prompt_tokens=prompt_tokens)
-        for number, prompt_tokens in enumerate((1_500, 70, 120))
-    )
-    queue = queue_of(long, short, as_short)
-    assert heads_by_lane(queue) == [[long]]
-    for tracked in (long, short, as_short):
-        queue.make_late(tracked)
-    assert heads_by_lane(queue) == [[long, short]]
-
-
 def test_a_request_that_comes_back_keeps_its_place_but_waits_apart() -> None:
     returning, fresh = waiting(1), waiting(2)
     queue = queue_of(returning, fresh)

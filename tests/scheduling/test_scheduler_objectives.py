@@ -146,21 +146,6 @@ def test_what_late_ones_leave_is_for_those_in_time_meanwhile() -> None:
     assert checked.ids_in("queued") == ["late", "n"]
 
 
-def test_behind_a_long_late_one_that_does_not_fit_a_shorter_one_goes_before_non_critical_ones() -> (
-    None
-):
-    checked = scheduler_of("a", slots=2, services=[CHAT, make_service("batch")])
-    for name in ("r1", "r2"):
-        checked.arrive(make_request(name, service="chat"))
-    checked.arrive(make_request("long", service="chat", choices=2, prompt_tokens=1_000))
-    checked.arrive(make_request("short", service="chat"))
-    for _ in ("long", "short"):
-        checked.pass_deadline()
-    checked.arrive(make_request("n", service="batch"))
-    assert dispatched(checked.finish("r1")) == [("short", "a")]
-    assert dispatched(checked.finish("r2")) == [("n", "a")]
-
-
 # -- impossible -------------------------------------------------------------------------------
 
 
