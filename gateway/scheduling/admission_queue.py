@@ -7,9 +7,7 @@ Inside a flow the order is first come first served by original arrival. A flow i
 target model because openness is a property of the request's adapter: a head that must wait for a
 slot then holds up only requests that would wait for the same slot. For the same reason requests
 that come back from a failed server wait apart from those that may still go there, and those whose
-prompt one server holds apart from others. Late ones wait by the length of their prompts, a flow for
-each power of two: behind a long one that finds no calm server, Non-Critical requests would pass
-shorter ones that a server was open to.
+prompt one server holds apart from others.
 
 Removal is lazy: an entry whose request has left QUEUED is dropped when it surfaces, and heaps are
 rebuilt when most of them is dead, so every operation is O(log n) amortised.
@@ -24,7 +22,7 @@ from gateway.scheduling.model import BackendId, RequestPhase, ServiceName, is_cr
 from gateway.scheduling.policy import QueuePolicy
 from gateway.scheduling.tracked_request import TrackedRequest
 
-_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int, BackendId | None, int]
+_FlowKey = tuple[str, str, tuple[tuple[BackendId, int], ...], int, BackendId | None]
 _Entry = tuple[float, float, int, int, TrackedRequest]
 
 Lane = tuple[int, int]
@@ -103,9 +101,7 @@ def _least_entitled(tracked: TrackedRequest) -> tuple[float, float]:
 
 
 def _flow_key(tracked: TrackedRequest) -> _FlowKey:
-    length = tracked.prompt_tokens.bit_length() if tracked.late else 0
-    service = tracked.service.name
-    return (service, tracked.target, tracked.tried, tracked.sub_flow, tracked.home, length)
+    return (tracked.service.name, tracked.target, tracked.tried, tracked.sub_flow, tracked.home)
 
 
 class _Flow:
