@@ -116,16 +116,16 @@ class Capacity:
         For a late Critical request it is the one that gives its first token soonest: waiting
         would only make it later. Where that is too late, the last of a server's margin is left to
         those that can still be in time: the request would keep it from them for as long as it runs.
-        So it is by Non-Critical requests `behind_late` ones. Waiting uses up the budget of requests
-        with an objective only; those without one are held to the pool's default where others run,
-        not on an idle server. No server is ever closed by a TPOT that it would have with this
-        request alone.
+        Non-Critical requests `behind_late` ones leave as much more as behind those in time. Waiting
+        uses up the budget of requests with an objective only; those without one are held to the
+        pool's default where others run, not on an idle server. No server is ever closed by a TPOT
+        that it would have with this request alone.
         """
         predictor = self._predictor
         margin = self.margin_of(tracked)
         margin_late = self._policy.margin_late
-        if behind_late and margin > margin_late:
-            margin = margin_late
+        if behind_late:
+            margin *= min(1.0, margin_late / self._policy.margin_critical)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)

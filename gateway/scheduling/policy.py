@@ -97,8 +97,8 @@ class CapacityPolicy:
             dry; what is beyond waits here.
         margin_critical, margin_non_critical: share of a TPOT or TTFT bound that a forecast may
             use, by the request's priority.
-        margin_late: share of the TPOT bound for Critical requests that come too late everywhere,
-            and for Non-Critical ones while such ones wait; nothing where the others are lower.
+        margin_late: share of the TPOT bound for Critical requests that come too late everywhere;
+            while such ones wait, Non-Critical ones have as much less. At most `margin_critical`.
     """
 
     max_requests_per_backend: int = 256

@@ -126,10 +126,12 @@ class Attempts:
         deadline_at = self._facts.deadline_at
         try:
             if deadline_at is None:
-                await self._try_servers()
+                while not await self._attempt():
+                    pass
                 return
             async with asyncio.timeout(deadline_at - self._clock()):
-                await self._try_servers()
+                while not await self._attempt():
+                    pass
         except TimeoutError:
             self._stop(RefusalReason.DEADLINE)
         except asyncio.CancelledError:
@@ -141,10 +143,6 @@ class Attempts:
             # is the gateway that stops.
             self._stop(RefusalReason.DRAINING)
             raise
-
-    async def _try_servers(self) -> None:
-        while not await self._attempt():
-            pass
 
     async def _attempt(self) -> bool:
         """Make one attempt; return whether the request has been answered."""

@@ -111,6 +111,7 @@ class ClientRequest:
         method: in upper case.
         target: as received: in origin form, in absolute form or `*`.
         headers: in the order in which they came, names in lower case.
+        x_headers: those of them whose names begin with x-, as all do that speak to the gateway.
         http_11: whether the client speaks HTTP/1.1, and not an older version.
         keep_alive: whether the client lets the connection stay open.
         content_length: as announced; None where the body comes in chunks, or there is none.
@@ -130,6 +131,7 @@ class ClientRequest:
         "method",
         "request_id",
         "target",
+        "x_headers",
     )
 
     def __init__(
@@ -146,6 +148,7 @@ class ClientRequest:
         self.method = method
         self.target = target
         self.headers = headers
+        self.x_headers = [header for header in headers if header[0].startswith(b"x-")]
         self.http_11 = http_11
         self.keep_alive = keep_alive
         self.content_length: int | None = None

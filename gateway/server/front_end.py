@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -66,7 +67,9 @@ class FrontEnd:
         if self._draining:
             channel.close_after()
         try:
-            await self._dispatch(request, channel)
+            proxied = self._dispatch(request, channel)
+            if proxied is not None:
+                await proxied
             return channel.end()
         finally:
             del self._in_flight[channel]
@@ -85,7 +88,10 @@ class FrontEnd:
             if connection.task is not None:
                 connection.task.cancel()
 
-    async def _dispatch(self, request: ClientRequest, channel: ClientChannel) -> None:
+    def _dispatch(
+        self, request: ClientRequest, channel: ClientChannel
+    ) -> Coroutine[Any, Any, None] | None:
+        """Answer at once, or return what will; a coroutine that only waits for another costs."""
         target = request.target
         if not target.startswith("/"):
             target = _ORIGIN.sub("", target)
@@ -93,11 +99,10 @@ class FrontEnd:
         origins = self._options.cors_origins
         if is_preflight(request, origins):
             channel.send(204, preflight_headers(request, origins), b"")
-            return
+            return None
         headers = cors_headers(request, origins)
         if request.method == "POST" and path.startswith("/v1/"):
-            await self._proxy.handle(request, channel, target, headers)
-            return
+            return self._proxy.handle(request, channel, target, headers)
         if not request.body.complete:
             channel.close_after()
         is_page = path in _PAGES or path.startswith(_MODEL_PAGE)
@@ -110,6 +115,7 @@ class FrontEnd:
         else:
             detail = "Base URLs of the API end in /v1."
             channel.send_answer(protocol_answer(ProtocolError.NOT_FOUND, detail=detail), headers)
+        return None
 
     def _page(
         self, request: ClientRequest, channel: ClientChannel, path: str, headers: bytes

@@ -107,7 +107,7 @@ class ProxyHandler:
         """
         lease_id = self._new_id()
         progress = RequestProgress(
-            request_id=choose_request_id(request.headers, generated=lease_id),
+            request_id=choose_request_id(request.x_headers, generated=lease_id),
             lease_id=lease_id,
             path=target.partition("?")[0],
             started_at=self._clock(),
@@ -220,7 +220,7 @@ def _end_cancelled(channel: ClientChannel, progress: RequestProgress, headers: b
 
 def _deadline_at(request: ClientRequest, route: Route, started_at: float) -> float | None:
     """When the whole request has to be over; clients can only ask for less than their service."""
-    own_s = parse_deadline(request.headers)
+    own_s = parse_deadline(request.x_headers)
     allowed_s = route.pool.options.deadlines.get(route.service.name)
     bounds = [bound for bound in (own_s, allowed_s) if bound is not None]
     return started_at + min(bounds) if bounds else None
@@ -244,7 +244,7 @@ def _parse(request: ClientRequest, path: str, body: ReceivedBody) -> ParsedReque
 def _inference_request(
     request: ClientRequest, parsed: ParsedRequest, route: Route, lease_id: str
 ) -> InferenceRequest:
-    ttft_slo_s, tpot_slo_s = parse_slo_headers(request.headers)
+    ttft_slo_s, tpot_slo_s = parse_slo_headers(request.x_headers)
     return InferenceRequest(
         id=RequestId(lease_id),
         service=route.service.name,
@@ -259,5 +259,5 @@ def _inference_request(
         prefix_blocks=parsed.prefix_blocks,
         ttft_slo_s=ttft_slo_s,
         tpot_slo_s=tpot_slo_s,
-        fairness_id=parse_fairness_id(request.headers),
+        fairness_id=parse_fairness_id(request.x_headers),
     )

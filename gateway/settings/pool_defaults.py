@@ -111,8 +111,8 @@ class PoolBasics(BaseModel):
     margin_late: Margin = Field(
         _CAPACITY.margin_late,
         description="share of the TPOT bound for Critical requests whose first token is too late"
-        " in any case, and for Non-Critical ones while such ones wait: the rest is for those in"
-        " time",
+        " in any case: the rest is for those in time; while such ones wait, Non-Critical ones have"
+        " as much less",
     )
     fairness_dimension: FairnessDimension = Field(
         _FAIRNESS.dimension,

@@ -49,7 +49,7 @@ def outcome_of_refusal(reason: RefusalReason) -> Outcome:
             assert_never(reason)
 
 
-class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
+class RequestRecord(msgspec.Struct, gc=False):
     """One finished request. No prompt, no answer and no secret is in it; None is "not known".
 
     Whoever is given one leaves it as it is. It is a structure of msgspec's because making one and
@@ -88,6 +88,7 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     path: str
     outcome: Outcome
     status: int
+    e2e_s: float
     reason: StrEnum | None = None
     key: str | None = None
     pool: str | None = None
@@ -100,7 +101,6 @@ class RequestRecord(msgspec.Struct, kw_only=True, gc=False):
     streamed: bool = False
     attempts: int = 0
     continuations: int = 0
-    e2e_s: float
     ttft_s: float | None = None
     queue_s: float = 0.0
     overhead_s: float | None = None

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw
 
 from gateway.wire.json_shapes import NOTHING, RequestFields
 from gateway.wire.parsed_request import ParsedRequest, RequestKind
-from gateway.wire.prompt_text import count_token_ids, hash_prefix, text_bytes
+from gateway.wire.prompt_text import count_token_ids, hash_prefix, seed_of, text_bytes
 
 _MAX_MODEL_LENGTH: Final = 512
 _MAX_CHOICES: Final = 10_000
@@ -58,6 +58,8 @@ class BadRequest(Exception):  # noqa: N818 (the name says what it is, in the ter
         self.code = status
 
 
+_SEEDS: Final = {kind: seed_of(kind.encode(), b"", b"", b"", b"") for kind in RequestKind}
+"""Of requests that have nothing before their prompt, which most have not."""
 _FIELDS: Final = msgspec.json.Decoder(RequestFields, strict=False)
 """As lenient as vLLM (pydantic): 16.0 and "16" are numbers, 1 and "true" are true."""
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -77,12 +79,12 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
     prompts, prompt_tokens = (
         count_token_ids(prompt) if kind is RequestKind.COMPLETION else (1, None)
     )
-    tools, system, instructions = (
-        bytes(fields.tools),
-        bytes(fields.system),
-        bytes(fields.instructions),
-    )
-    seeds = (kind.encode(), bytes(fields.cache_salt), tools, system, instructions)
+    salt, tools = _bytes_of(fields.cache_salt), _bytes_of(fields.tools)
+    system, instructions = _bytes_of(fields.system), _bytes_of(fields.instructions)
+    if salt or tools or system or instructions:
+        seed = seed_of(kind.encode(), salt, tools, system, instructions)
+    else:
+        seed = _SEEDS[kind]
     prompt_bytes = text_bytes(prompt or body) if prompt_tokens is None else len(prompt)
     options = fields.stream_options
     return ParsedRequest(
@@ -91,13 +93,13 @@ def parse_json_request(path: str, body: bytes) -> ParsedRequest:
         model=model,
         streamed=bool(fields.stream),
         includes_usage=options is not None and bool(options.include_usage),
-        has_priority=bool(bytes(fields.priority)),
+        has_priority=fields.priority is not NOTHING,
         generates=generates,
         max_tokens=_max_tokens(kind, fields),
         choices=_choices(kind, fields, prompts),
         prompt_bytes=prompt_bytes + len(tools) + len(system) + len(instructions),
         prompt_tokens=prompt_tokens,
-        prefix_blocks=hash_prefix(prompt, seeds=seeds) if generates else (),
+        prefix_blocks=hash_prefix(prompt, seed=seed) if generates else (),
     )
 
 
@@ -116,7 +118,7 @@ def check_model(model: str | None) -> str:
             f"The field `model` is longer than {_MAX_MODEL_LENGTH} characters.",
             param="model",
         )
-    if _CONTROL_CHARACTER.search(model):
+    if not (model.isascii() and model.isprintable()) and _CONTROL_CHARACTER.search(model):
         raise BadRequest("The field `model` has control characters in it.", param="model")
     return model
 
@@ -203,6 +205,10 @@ def _decode(body: bytes) -> RequestFields:
         raise BadRequest("The body is nested too deeply.") from None
 
 
+def _bytes_of(raw: Raw) -> bytes:
+    return b"" if raw is NOTHING else bytes(raw)
+
+
 def _kind_of(path: str) -> RequestKind:
     if path.endswith("/chat/completions"):
         return RequestKind.CHAT
@@ -224,17 +230,20 @@ def _max_tokens(kind: RequestKind, fields: RequestFields) -> int | None:
     bound = fields.max_tokens
     if bound is UNSET:
         bound = _COMPLETION_DEFAULT_MAX_TOKENS if kind is RequestKind.COMPLETION else None
-    given = (
-        ("max_completion_tokens", fields.max_completion_tokens),
-        ("max_output_tokens", fields.max_output_tokens),
-        ("max_tokens", bound),
-    )
-    for name, value in given:
-        if value is not None and not 0 <= value <= _MAX_TOKENS:
-            raise BadRequest(f"The field `{name}` must be 0 to {_MAX_TOKENS}.", param=name)
+    bound = _checked_bound("max_tokens", bound)
+    of_output = _checked_bound("max_output_tokens", fields.max_output_tokens)
+    of_completion = _checked_bound("max_completion_tokens", fields.max_completion_tokens)
     if kind is RequestKind.COMPLETION:
         return bound
-    return next((value for _, value in given if value is not None), None)
+    if of_completion is not None:
+        return of_completion
+    return bound if of_output is None else of_output
+
+
+def _checked_bound(name: str, value: int | None) -> int | None:
+    if value is not None and not 0 <= value <= _MAX_TOKENS:
+        raise BadRequest(f"The field `{name}` must be 0 to {_MAX_TOKENS}.", param=name)
+    return value
 
 
 def _choices(kind: RequestKind, fields: RequestFields, prompts: int) -> int:

@@ -71,7 +71,16 @@ def count_token_ids(prompt: bytes) -> tuple[int, int | None]:
     return prompts, prompt.count(b",") + 1
 
 
-def hash_prefix(prompt: bytes, *, seeds: tuple[bytes, ...]) -> tuple[int, ...]:
+def seed_of(*parts: bytes) -> int:
+    """What the hashes of a prompt begin with: what else prompts must share to share a prefix.
+
+    Args:
+        parts: kind of the request, salt, tools, system text.
+    """
+    return crc32(b"".join([b"%d:%b" % (len(part), part) for part in parts]))
+
+
+def hash_prefix(prompt: bytes, *, seed: int) -> tuple[int, ...]:
     """Chained hashes of the whole leading blocks of a prompt; equal on every machine.
 
     CRC-32 because the C library has it (a chance match only misleads a routing estimate): 64
@@ -79,12 +88,12 @@ def hash_prefix(prompt: bytes, *, seeds: tuple[bytes, ...]) -> tuple[int, ...]:
 
     Args:
         prompt: raw JSON of the prompt.
-        seeds: what else prompts must share to share a prefix: salt, tools, system text.
+        seed: made by `seed_of`.
     """
     blocks = min(len(prompt) // BLOCK_BYTES, MAX_BLOCKS)
     if not blocks:
         return ()
-    value = crc32(b"".join([b"%d:%b" % (len(seed), seed) for seed in seeds]))
+    value = seed
     hashes = []
     for start in range(0, blocks * BLOCK_BYTES, BLOCK_BYTES):
         value = crc32(prompt[start : start + BLOCK_BYTES], value)

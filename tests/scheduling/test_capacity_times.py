@@ -239,7 +239,7 @@ def test_an_idle_server_is_left_by_nobody(pool: Pool) -> None:
 
 
 def test_what_late_requests_leave_is_not_for_non_critical_ones_behind_them(pool: Pool) -> None:
-    backend, just_s = pool.busy(), just_kept_s(0.80)
+    backend, just_s = pool.busy(), just_kept_s(0.84 * 0.80 / 0.88)
     opened = [
         bool(
             pool.capacity.open_among(

@@ -13,6 +13,7 @@ from gateway.wire.prompt_text import (
     MAX_BLOCKS,
     count_token_ids,
     hash_prefix,
+    seed_of,
     text_bytes,
 )
 
@@ -106,7 +107,7 @@ def test_prefix_hashes_agree_exactly_on_the_common_whole_blocks(
     while data[same : same + 1] and data[same : same + 1] == other[same : same + 1]:
         same += 1
 
-    first, second = hash_prefix(data, seeds=()), hash_prefix(other, seeds=())
+    first, second = hash_prefix(data, seed=0), hash_prefix(other, seed=0)
 
     blocks = same // BLOCK_BYTES
     assert first[:blocks] == second[:blocks]
@@ -115,14 +116,16 @@ def test_prefix_hashes_agree_exactly_on_the_common_whole_blocks(
 
 
 def test_the_number_of_blocks_is_bounded() -> None:
-    assert len(hash_prefix(b"x" * BLOCK_BYTES * (MAX_BLOCKS + 5), seeds=())) == MAX_BLOCKS
+    assert len(hash_prefix(b"x" * BLOCK_BYTES * (MAX_BLOCKS + 5), seed=0)) == MAX_BLOCKS
 
 
 def test_hashes_are_the_same_in_every_process() -> None:
-    assert hash_prefix(b"a" * 1_024, seeds=(b"chat", b"")) == (2129949462, 4017641517)
+    assert hash_prefix(b"a" * 1_024, seed=seed_of(b"chat", b"")) == (2129949462, 4017641517)
 
 
 def test_seeds_are_kept_apart() -> None:
     data = b"x" * BLOCK_BYTES
 
-    assert hash_prefix(data, seeds=(b"ab", b"c")) != hash_prefix(data, seeds=(b"a", b"bc"))
+    assert hash_prefix(data, seed=seed_of(b"ab", b"c")) != hash_prefix(
+        data, seed=seed_of(b"a", b"bc")
+    )
