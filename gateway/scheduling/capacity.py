@@ -19,6 +19,10 @@ _REPORT_HOLDS_S: Final = 1.0
 _SURELY_TOO_LONG: Final = 2.0
 """A prompt estimated at this many times the longest context is too long despite the estimate."""
 
+_BEHIND_LATE: Final = 0.975
+"""Share of their margin for Non-Critical requests while late Critical ones wait: with all of it, a
+long late prompt may find no server that smaller ones have not filled."""
+
 HURRIES_AFTER: Final = 0.5
 """Share of its TTFT bound after which no server's pace of the moment keeps a long Critical prompt
 away: under load it may find none that is calm enough, and would be refused."""
@@ -116,16 +120,16 @@ class Capacity:
         For a late Critical request it is the one that gives its first token soonest: waiting
         would only make it later. Where that is too late, the last of a server's margin is left to
         those that can still be in time: the request would keep it from them for as long as it runs.
-        Non-Critical requests `behind_late` ones leave as much more as behind those in time. Waiting
-        uses up the budget of requests with an objective only; those without one are held to the
-        pool's default where others run, not on an idle server. No server is ever closed by a TPOT
-        that it would have with this request alone.
+        Non-Critical requests `behind_late` ones leave a little more. Waiting uses up the budget of
+        requests with an objective only; those without one are held to the pool's default where
+        others run, not on an idle server. No server is ever closed by a TPOT that it would have
+        with this request alone.
         """
         predictor = self._predictor
         margin = self.margin_of(tracked)
         margin_late = self._policy.margin_late
         if behind_late:
-            margin *= min(1.0, margin_late / self._policy.margin_critical)
+            margin = min(margin, _BEHIND_LATE * margin_late)
         bound = tracked.service.objective is not None
         waited_s = now - tracked.arrived_at if bound else 0.0
         budget_s = margin * (tracked.ttft_bound_s - waited_s)

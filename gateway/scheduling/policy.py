@@ -98,7 +98,8 @@ class CapacityPolicy:
         margin_critical, margin_non_critical: share of a TPOT or TTFT bound that a forecast may
             use, by the request's priority.
         margin_late: share of the TPOT bound for Critical requests that come too late everywhere;
-            while such ones wait, Non-Critical ones have as much less. At most `margin_critical`.
+            while such ones wait, Non-Critical ones have a little less. Above `margin_critical` it
+            changes nothing for those.
     """
 
     max_requests_per_backend: int = 256

@@ -111,8 +111,7 @@ class PoolBasics(BaseModel):
     margin_late: Margin = Field(
         _CAPACITY.margin_late,
         description="share of the TPOT bound for Critical requests whose first token is too late"
-        " in any case: the rest is for those in time; while such ones wait, Non-Critical ones have"
-        " as much less",
+        " in any case: the rest is for those in time; meanwhile Non-Critical ones have a bit less",
     )
     fairness_dimension: FairnessDimension = Field(
         _FAIRNESS.dimension,

@@ -262,6 +262,12 @@ class TestWaiting:
         decisions = checked.arrive(make_request("r1", service="hasty"))
         assert refused(decisions) == [("Reject", "r1", RefusalReason.NO_BACKEND)]
 
+    def test_without_patience_a_full_server_is_told_of_at_once(self) -> None:
+        checked = scheduler_of("a", services=[make_service("hasty", max_queue_wait_s=0.0)])
+        checked.arrive(make_request("r1", service="hasty"))
+        decisions = checked.arrive(make_request("r2", service="hasty"))
+        assert refused(decisions) == [("Reject", "r2", RefusalReason.NO_CAPACITY)]
+
     def test_a_critical_arrival_displaces_as_many_as_it_needs(self) -> None:
         checked = scheduler_of("a", queue=QueuePolicy(max_bytes=300))
         checked.arrive(make_request("running"))
