@@ -170,7 +170,7 @@ def _requests_in(data: bytes, step: int) -> tuple[list[tuple[object, ...]], bool
     except MalformedRequest:
         faulty = True
     found: list[tuple[object, ...]] = [
-        (each.method, each.target, each.raw_headers, each.keep_alive, each.body.take())
+        (each.method, each.target, each.headers, each.keep_alive, each.body.take())
         for each in requests
         if each.body.complete
     ]
