@@ -53,9 +53,10 @@ class Choice:
         nobody has touched it for long costs by the object.
         """
         figures: list[float] = []
-        for server, cost in zip(self.servers, self.costs, strict=True):
+        costs = self.costs
+        for number, server in enumerate(self.servers):
             prediction = server.prediction
-            figures.append(cost)
+            figures.append(costs[number])
             figures.append(prediction.ttft_s)
             figures.append(prediction.tpot_s)
             figures.append(1.0 if prediction.cold_adapter else 0.0)

@@ -121,11 +121,13 @@ class LatencyPicker:
         """The costs, drawn towards what is in flight; a cold adapter is as so many more."""
         most = max([b.sequences + b.external_running for b in backends])
         hedged: list[float] = []
-        for cost, backend in zip(costs, backends, strict=True):
+        for number, backend in enumerate(backends):
             outstanding = backend.sequences + backend.external_running
             if target in backend.lora_models and not backend.adapters.is_resident(target):
                 outstanding += self._policy.cold_adapter_cost + backend.adapters.crowding
-            hedged.append(by_forecast * cost + (1.0 - by_forecast) * outstanding / (1.0 + most))
+            hedged.append(
+                by_forecast * costs[number] + (1.0 - by_forecast) * outstanding / (1.0 + most)
+            )
         return hedged
 
 

@@ -100,6 +100,7 @@ class BackendConnection(asyncio.Protocol):
         "_head_delivered",
         "_headers",
         "_keep_alive",
+        "_loop",
         "_parser",
         "_paused",
         "_pieces",
@@ -114,6 +115,8 @@ class BackendConnection(asyncio.Protocol):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Kept: to ask for the running one is a system call in CPython 3.11."""
         self._pieces: list[bytes] = []
         # The parser calls this for every piece of body; a Python frame each would cost more
         # than the rest of the parsing.
@@ -166,7 +169,8 @@ class BackendConnection(asyncio.Protocol):
         assert transport is not None
         self._reset()
         self._sink = sink
-        self._done = asyncio.get_running_loop().create_future()
+        assert self._loop is not None
+        self._done = self._loop.create_future()
         self.last_data_at = self._clock()
         if len(body) <= _COPIED_BYTES:
             transport.write(head + body)
@@ -209,6 +213,7 @@ class BackendConnection(asyncio.Protocol):
         """Keep the transport."""
         # A cast, because uvloop's transports are not asyncio.Transport by inheritance.
         self._transport = cast("asyncio.Transport", transport)
+        self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
         """Parse one read and hand everything in it to the sink in one call."""

@@ -45,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         "_fault",
         "_flow",
         "_handler",
+        "_loop",
         "_parser",
         "_paused",
         "_place",
@@ -83,6 +84,8 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._unparsed = b""
         self._closing: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Kept: to ask for the running one is a system call in CPython 3.11."""
 
     @property
     def idle(self) -> bool:
@@ -128,6 +131,7 @@ class ClientConnection(asyncio.Protocol):
         """Start without a request, if the limits allow."""
         # A cast, because uvloop's transports are not asyncio.Transport by inheritance.
         self.transport = cast("asyncio.Transport", transport)
+        self._loop = asyncio.get_running_loop()
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0]) if peer else ""
         bound_unread(transport, self._connections.limits.unread_s)
@@ -222,7 +226,8 @@ class ClientConnection(asyncio.Protocol):
         self._linger()
 
     def _start(self, request: ClientRequest) -> None:
-        self.task = asyncio.get_running_loop().create_task(self._serve(request))
+        assert self._loop is not None
+        self.task = self._loop.create_task(self._serve(request))
 
     async def _serve(self, request: ClientRequest) -> None:
         stays = False

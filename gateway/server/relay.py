@@ -221,10 +221,10 @@ class Relay:
             keeps_length=False,
         )
         own = self._plan.extra_headers
-        lines = b"".join([b"%b: %b\r\n" % h for h in headers if not _is_ours_to_say(h, own)])
+        lines = b"\r\n".join([b": ".join(h) for h in headers if not _is_ours_to_say(h, own)])
         self._channel.open(
             head.status,
-            b"%b%b%b" % (lines, own, extra_headers),
+            b"%b\r\n%b%b" % (lines, own, extra_headers),
             # A stream may get an error event more than its server announced.
             length=None if self._changes or self._stream else _content_length(head),
             reason=head.reason,

@@ -144,7 +144,7 @@ class ForwardedRequest:
         if self.trace is not None:
             headers = [header for header in headers if header[0] != TRACEPARENT]
             headers.append(self.trace.header)
-        lines = [b"%b: %b" % header for header in headers]
+        lines = [b": ".join(header) for header in headers]
         lines.append(b"content-length: %d\r\n" % len(body))
         return b"\r\n".join(lines), body
 
