@@ -117,7 +117,7 @@ def headers(data: bytes) -> None:
     pairs = []
     for line in data.split(b"\x01"):
         name, _, value = line.partition(b"\x02")
-        pairs.append((name, value))
+        pairs.append((name.lower(), value))
     request_id = choose_request_id(pairs, generated="generated")
     assert request_id.isascii()
     assert request_id.isprintable()

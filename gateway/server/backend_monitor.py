@@ -27,8 +27,10 @@ from gateway.wire.model_list import scan_models
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_PER_SERVER_S: Final = 0.002
-"""A page of metrics takes some .3 ms to fetch and read: polls never take more than a sixth of the
-process's time, however many servers there are."""
+"""A page of metrics takes some .3 ms to fetch and read: polls of a pool take a sixth of the
+process's time, where more would leave too little to its requests."""
+_LONGEST_PAUSE_S: Final = 0.8
+"""Reports that are older than a second no longer tell that a server has a queue of its own."""
 
 
 class BackendMonitor:
@@ -230,9 +232,9 @@ class BackendMonitor:
 def metrics_pause_s(interval_s: float, servers: int) -> float:
     """How long to wait between two polls of one server's /metrics, in a pool of so many.
 
-    As configured up to 50 servers at an interval of 100 ms; longer in larger pools.
+    As configured up to 50 servers at an interval of 100 ms; longer in larger pools, up to .8 s.
     """
-    return max(interval_s, _PAUSE_PER_SERVER_S * servers)
+    return max(interval_s, min(_LONGEST_PAUSE_S, _PAUSE_PER_SERVER_S * servers))
 
 
 class _Watch:

@@ -176,7 +176,7 @@ class Settings(AccessSettings, PoolDefaults):
     )
     metrics_interval: PositiveDuration = Field(
         0.1,
-        description="between polls of /metrics; 2 ms for each server of a pool if that is more",
+        description="between polls of /metrics; in large pools 2 ms a server, 800 ms at most",
     )
     health_interval: PositiveDuration = Field(1.0, description="between polls of /health")
     models_interval: PositiveDuration = Field(5.0, description="between polls of /v1/models")

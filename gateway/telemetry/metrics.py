@@ -65,9 +65,8 @@ class ServiceSeries:
         attempts = record.attempts
         if attempts:
             self.queue_wait.observe(record.queue_s)
-            if attempts > 1:
-                self.retries += attempts - 1
-                self.continuations += record.continuations
+            self.retries += attempts - 1
+            self.continuations += record.continuations
         overhead_s = record.overhead_s
         if overhead_s is not None:
             self.overhead.observe(overhead_s)

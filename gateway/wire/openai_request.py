@@ -230,9 +230,9 @@ def _max_tokens(kind: RequestKind, fields: RequestFields) -> int | None:
     bound = fields.max_tokens
     if bound is UNSET:
         bound = _COMPLETION_DEFAULT_MAX_TOKENS if kind is RequestKind.COMPLETION else None
-    bound = _checked_bound("max_tokens", bound)
-    of_output = _checked_bound("max_output_tokens", fields.max_output_tokens)
     of_completion = _checked_bound("max_completion_tokens", fields.max_completion_tokens)
+    of_output = _checked_bound("max_output_tokens", fields.max_output_tokens)
+    bound = _checked_bound("max_tokens", bound)
     if kind is RequestKind.COMPLETION:
         return bound
     if of_completion is not None:

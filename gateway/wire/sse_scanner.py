@@ -1,7 +1,7 @@
 """Marks in a response stream as it passes: events, first token, usage, error, end.
 
 Nothing is held back or changed: the relay forwards the bytes and shows them to the scanner. The
-marks do not depend on how the bytes are split over feeds.
+marks of a stream of one format do not depend on how the bytes are split over feeds.
 
 After the first token nearly every event is one more piece of text. Those are told by counting and
 searching bytes, over all events of a read at once; text cannot deceive that, because a quote inside
@@ -117,7 +117,7 @@ class SseScanner:
         """
         at, stop = 0, data.find(b"\n\n", data.rfind(_GOES_ON)) + 2
         while at < len(data):
-            if self.first_token and at < stop < len(data):
+            if self.first_token and at < stop and (at or stop < len(data)):
                 events = _plain_events(data[at:stop])
                 self.events += events
                 at = stop if events else at

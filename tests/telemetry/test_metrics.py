@@ -66,6 +66,10 @@ def test_attempts_after_the_first_are_retries() -> None:
     assert page.value("retries_total") == 2
 
 
+def test_a_continuation_counts_that_no_server_took() -> None:
+    assert Page(make_record(attempts=1, continuations=1)).value("continuations_total") == 1
+
+
 def test_tokens_are_summed() -> None:
     page = Page(make_record(), make_record(prompt_tokens=None, completion_tokens=5))
     assert page.value("prompt_tokens_total") == 100

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.scheduling.model import TokenUsage
+from gateway.wire import sse_scanner
 from gateway.wire.sse_scanner import SseScanner, StreamError
 from tests.wire.recorded import STREAMS, answer_to, cut, events_of
 
@@ -367,3 +368,26 @@ def test_too_long_an_event_is_counted_and_not_kept() -> None:
     expected = (TokenUsage(events=3), True, True, False, None)
     assert marks(scanner) == expected
     assert marks(scan(long + long + stream(STOP), max_event_bytes=100)) == expected
+
+
+@pytest.mark.interpreted
+def test_the_text_behind_the_first_token_of_a_read_is_not_decoded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[bytes] = []
+    real = sse_scanner._EVENT
+
+    class Counting:
+        def decode(self, payload: bytes) -> object:
+            decoded.append(payload)
+            return real.decode(payload)
+
+    monkeypatch.setattr(sse_scanner, "_EVENT", Counting())
+    text = b"data: %b\n\n" % json.dumps(TEXT, separators=(",", ":")).encode()
+
+    scanner = scan(stream(ROLE) + text * 100)
+    assert (scanner.events, len(decoded)) == (101, 2)
+    scanner.feed(text * 100 + stream(STOP) + b"data: [DONE]\n\n")
+    assert (scanner.events, len(decoded)) == (202, 3)
+    assert scanner.finished
+    assert scanner.done
